@@ -1,0 +1,155 @@
+/*
+ * ttjournal filter driver: what its files share
+ *
+ * The way of a write: ttjournal.c takes it from the guest, copies it, and has
+ * ttjournal-append.c put it in the journal; then it goes to the disk.
+ * ttjournal-open.c does everything from open to the first write, and close.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef BLOCK_TTJOURNAL_INT_H
+#define BLOCK_TTJOURNAL_INT_H
+
+#include "block/block_int.h"
+#include "qemu/coroutine.h"
+#include "qemu/queue.h"
+
+#include <ttjournal/ttjournal.h>
+
+/* One record on its way into the journal; lives on a coroutine's stack. */
+typedef struct TTJEntry {
+    struct tt_request req;
+    bool to_disk;       /* the disk is to be changed after this */
+    bool done;          /* ret and seq are set */
+    int ret;            /* 0 or -errno */
+    uint64_t seq;
+    uint64_t frame_offset;
+    QSIMPLEQ_ENTRY(TTJEntry) next;     /* in pending */
+    QTAILQ_ENTRY(TTJEntry) in_flight;  /* in in_flight, if to_disk */
+} TTJEntry;
+
+/*
+ * A write that is in the journal and that the disk refused.  Its buffer is
+ * kept up to date with newer writes, so that writing it again is always right.
+ */
+typedef struct TTJRefused {
+    uint64_t seq;
+    int64_t offset, bytes;
+    uint8_t *buf;
+    QTAILQ_ENTRY(TTJRefused) next;
+} TTJRefused;
+
+/* A PREIMAGE that is in the journal but not yet durable there */
+typedef struct TTJCapture {
+    uint64_t seq;
+    int64_t offset, bytes;
+    QTAILQ_ENTRY(TTJCapture) next;
+} TTJCapture;
+
+typedef struct BDRVTtjournalState {
+    BdrvChild *journal;
+
+    /*
+     * Protects everything below but what says otherwise.  Not held during
+     * I/O: whoever does I/O first sets appending or flushing.
+     */
+    CoMutex lock;
+
+    bool recording;      /* a session is open: set by open, not by lock */
+    struct tt_writer writer;
+    struct tt_batch *batch;        /* owned by whoever set appending */
+    bool appending;                /* one append at a time */
+    bool flushing;                 /* one flush of the journal at a time */
+    CoQueue changed;               /* appending, flushing or durable_seq */
+    QSIMPLEQ_HEAD(, TTJEntry) pending;      /* in order of arrival */
+    uint8_t *zeroes;               /* TT_ALIGNMENT_MAX bytes, constant */
+
+    /*
+     * A flush of the journal has failed: its page cache may have dropped what
+     * was acknowledged, and no later success can be believed.  Everything
+     * fails with this errno until the journal is opened again, when recovery
+     * rewrites what is not known durable.
+     */
+    int journal_error;
+    /* The same for the disk: level_seq must not advance any more. */
+    int disk_error;
+
+    /* Records whose change of the disk is not complete, in order */
+    QTAILQ_HEAD(, TTJEntry) in_flight;
+
+    /* Read-locked by writes to the disk, write-locked to repeat refused ones */
+    CoRwlock disk_lock;
+    QTAILQ_HEAD(, TTJRefused) refused;
+
+    /*
+     * Taken before lock.  Invariant: a block that is not in captured has never
+     * been changed since the journal began, and nobody is changing it.
+     */
+    CoMutex capture_lock;
+    struct tt_blocks *captured;
+    struct tt_blocks *unmapped;    /* captured, and in no CHECKPOINT yet */
+    QTAILQ_HEAD(, TTJCapture) undurable;
+
+    bool checkpoint_wanted;        /* a segment has begun */
+    uint64_t level_seq;            /* as of the newest CHECKPOINT */
+    uint64_t map_prev;
+    uint32_t map_links;            /* CHECKPOINTs with ranges in the chain */
+    uint64_t map_ranges;           /* and the ranges in them */
+    uint64_t whole_ranges;         /* when the map was last written whole */
+} BDRVTtjournalState;
+
+/* ---- ttjournal-append.c ------------------------------------------------- */
+
+/*
+ * Puts @e in the journal and returns when its frame is complete: 0 or -errno.
+ * If @e->to_disk, it is in flight until ttj_disk_done().
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e);
+
+/* The disk has been changed as @e says. */
+void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e);
+
+/* Returns when the journal is durable up to @seq. */
+int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
+                                               uint64_t seq);
+
+/*
+ * Brings the disk level and makes both durable, then appends FLUSH (if
+ * @guest) and a CHECKPOINT with @flags.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_flush(BlockDriverState *bs, bool guest,
+                                        uint32_t flags);
+
+/*
+ * PREIMAGEs for what was never captured of [offset, offset + bytes): in the
+ * journal when it returns, made durable by ttj_captures_durable().
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
+                                          int64_t bytes);
+int coroutine_fn GRAPH_RDLOCK ttj_captures_durable(BlockDriverState *bs,
+                                                   int64_t offset,
+                                                   int64_t bytes);
+
+/* ---- ttjournal-open.c --------------------------------------------------- */
+
+void ttj_init_state(BDRVTtjournalState *s);
+void ttj_free_state(BDRVTtjournalState *s);
+
+/* Opens a session if the node is writable, after proof and recovery. */
+int ttj_start(BlockDriverState *bs, Error **errp);
+/* The same after the node was inactive; refuses if there is much to redo. */
+void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
+                                                  Error **errp);
+/* Levels the disk and closes the session clean: 0 or -errno. */
+int ttj_stop(BlockDriverState *bs);
+bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
+                   int64_t *ret_mtime);
+struct tt_now ttj_now(void);
+
+/* ---- ttjournal.c -------------------------------------------------------- */
+
+/* Writes to the disk what the journal has, and remembers what it refuses. */
+int coroutine_fn GRAPH_RDLOCK ttj_write_disk(BlockDriverState *bs,
+                                             TTJEntry *e);
+
+#endif

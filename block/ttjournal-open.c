@@ -1,0 +1,879 @@
+/*
+ * ttjournal filter driver: from open to the first write, and close
+ *
+ * The order is binding.  Nothing is written before it is certain that journal
+ * and disk belong together and that the disk is the one that was left:
+ *   1. scan the journal, from the last checkpoint on;
+ *   2. compare what the journal knows to be on the disk with the disk;
+ *   3. write again in place what was accepted and is not known durable, flush;
+ *   4. append SESSION, alone, and flush;
+ *   5. capture what redo will overwrite, and flush;
+ *   6. redo the newest version of each range that the disk may lack, and
+ *      leave a CHECKPOINT.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "crypto/random.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/memalign.h"
+#include "qemu/uuid.h"
+#include "qemu-version.h"
+
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+#include "ttjournal-int.h"
+
+/*
+ * After a crash the disk's last change follows the journal's by what a write
+ * takes.  More than this means that somebody else has changed the disk.
+ */
+#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
+
+typedef struct TTJStart {
+    BlockDriverState *bs;
+    struct tt_super super;
+    struct tt_source source;
+    struct tt_recovery recovery;
+    int (*step)(struct TTJStart *st, Error **errp);
+    Error **errp;
+    int ret;
+    bool done;
+} TTJStart;
+
+struct tt_now ttj_now(void)
+{
+    struct timespec real, boot;
+
+    clock_gettime(CLOCK_REALTIME, &real);
+#ifdef CLOCK_BOOTTIME
+    clock_gettime(CLOCK_BOOTTIME, &boot);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &boot);
+#endif
+    return (struct tt_now){
+        .realtime = real.tv_sec * NANOSECONDS_PER_SECOND + real.tv_nsec,
+        .boottime = boot.tv_sec * NANOSECONDS_PER_SECOND + boot.tv_nsec,
+    };
+}
+
+/* ---- running coroutines from open and close ------------------------------ */
+
+static void coroutine_fn ttj_step_entry(void *opaque)
+{
+    TTJStart *st = opaque;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        st->ret = st->step(st, st->errp);
+    }
+    st->done = true;
+    aio_wait_kick();
+}
+
+static int ttj_run(TTJStart *st, int (*step)(TTJStart *st, Error **errp),
+                   Error **errp)
+{
+    Coroutine *co = qemu_coroutine_create(ttj_step_entry, st);
+
+    st->step = step;
+    st->errp = errp;
+    st->done = false;
+    aio_co_enter(bdrv_get_aio_context(st->bs), co);
+    BDRV_POLL_WHILE(st->bs, !st->done);
+    return st->ret;
+}
+
+/* ---- what lies below ------------------------------------------------------ */
+
+/*
+ * The raw file that is the disk, or NULL: it has another format, is only a
+ * part of a file, or is no local file.  Format and file of any disk in *ret_.
+ */
+static const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
+                                              const char **ret_format,
+                                              const char **ret_path)
+{
+    BlockDriverState *disk = bdrv_skip_filters(bs->file->bs);
+    BlockDriverState *proto = disk;
+    bool raw = true;
+
+    *ret_format = disk->drv->format_name;
+    if (disk->file && !disk->drv->protocol_name) {
+        proto = bdrv_skip_filters(disk->file->bs);
+        raw = !strcmp(disk->drv->format_name, "raw") &&
+              disk->total_sectors == proto->total_sectors;
+        if (!raw && !strcmp(disk->drv->format_name, "raw")) {
+            *ret_format = "raw-slice";
+        }
+    } else {
+        *ret_format = "raw";
+    }
+    *ret_path = proto->exact_filename[0] ? proto->exact_filename
+                                         : proto->filename;
+    if (!raw || !proto->drv->protocol_name || !proto->exact_filename[0] ||
+        (strcmp(proto->drv->format_name, "file") &&
+         strcmp(proto->drv->format_name, "host_device"))) {
+        return NULL;
+    }
+    return proto->exact_filename;
+}
+
+/* Below libc, so that a preloaded library that fakes times is not asked. */
+static bool ttj_stat(const char *path, uint64_t *ret_inode,
+                     int64_t *ret_mtime)
+{
+#ifdef __NR_statx
+    struct statx st;
+
+    if (syscall(__NR_statx, AT_FDCWD, path, 0, STATX_INO | STATX_MTIME |
+                STATX_TYPE, &st) < 0 || !S_ISREG(st.stx_mode)) {
+        return false;
+    }
+    *ret_inode = st.stx_ino;
+    *ret_mtime = st.stx_mtime.tv_sec * NANOSECONDS_PER_SECOND +
+                 st.stx_mtime.tv_nsec;
+    return true;
+#else
+    return false;
+#endif
+}
+
+bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
+                   int64_t *ret_mtime)
+{
+    const char *format, *path, *file = ttj_disk_file(bs, &format, &path);
+
+    return file && ttj_stat(file, ret_inode, ret_mtime);
+}
+
+static int ttj_read_journal(void *opaque, uint64_t offset, void *buf,
+                            size_t length)
+{
+    BlockDriverState *bs = opaque;
+    BDRVTtjournalState *s = bs->opaque;
+
+    return bdrv_pread(s->journal, offset, length, buf, 0);
+}
+
+static bool ttj_boot_id(uint8_t ret[TT_UUID_SIZE])
+{
+    g_autofree char *text = NULL;
+    QemuUUID uuid;
+
+    if (!g_file_get_contents("/proc/sys/kernel/random/boot_id", &text, NULL,
+                             NULL) ||
+        qemu_uuid_parse(g_strstrip(text), &uuid) < 0) {
+        memset(ret, 0, TT_UUID_SIZE);
+        return false;
+    }
+    memcpy(ret, uuid.data, TT_UUID_SIZE);
+    return true;
+}
+
+/* What the user is told names the journal and what to do about it. */
+static int ttj_error(BlockDriverState *bs, int ret, Error **errp,
+                     const struct tt_error *err)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    error_setg(errp, "ttjournal: journal '%s': %s",
+               s->journal->bs->filename, err->message);
+    if (err->os_errno) {
+        return -err->os_errno;
+    }
+    return ret == -TT_ENOMEM ? -ENOMEM : -EINVAL;
+}
+
+/* ---- 1: superblock and scan ---------------------------------------------- */
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_initialise(TTJStart *st, int64_t disk_size, Error **errp)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    g_autofree uint8_t *area = g_malloc(TT_SEGMENTS_OFFSET);
+    uint8_t random[TT_UUID_SIZE];
+    uint64_t salt;
+    int ret;
+
+    if (qcrypto_random_bytes(random, sizeof(random), errp) < 0 ||
+        qcrypto_random_bytes(&salt, sizeof(salt), errp) < 0) {
+        return -EIO;
+    }
+    random[6] = (random[6] & 0x0f) | 0x40; /* RFC 4122: random UUID */
+    random[8] = (random[8] & 0x3f) | 0x80;
+    tt_super_init(&st->super, random, salt, disk_size,
+                  s->journal->bs->bl.request_alignment, ttj_now().realtime);
+    tt_super_encode(&st->super, area);
+    ret = bdrv_co_truncate(s->journal, TT_SEGMENTS_OFFSET, false,
+                           PREALLOC_MODE_OFF, 0, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = bdrv_co_pwrite(s->journal, 0, TT_SEGMENTS_OFFSET, area, 0);
+    if (ret == 0) {
+        ret = bdrv_co_flush(s->journal->bs);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot initialise journal "
+                         "'%s'", s->journal->bs->filename);
+    }
+    st->source.size = TT_SEGMENTS_OFFSET;
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
+{
+    BlockDriverState *bs = st->bs;
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t disk_size = bdrv_co_getlength(bs->file->bs);
+    int64_t journal_size = bdrv_co_getlength(s->journal->bs);
+    struct tt_error err;
+    unsigned damaged;
+    int ret;
+
+    if (disk_size < 0 || journal_size < 0) {
+        ret = disk_size < 0 ? disk_size : journal_size;
+        error_setg_errno(errp, -ret, "ttjournal: cannot get the size of %s",
+                         disk_size < 0 ? "the disk" : "the journal");
+        return ret;
+    }
+    st->source = (struct tt_source){
+        .read = ttj_read_journal, .opaque = bs, .size = journal_size,
+    };
+    if (journal_size == 0 && s->recording) {
+        ret = ttj_initialise(st, disk_size, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = tt_super_read(&st->source, &st->super, &damaged, &err);
+    if (ret < 0) {
+        return ttj_error(bs, ret, errp, &err);
+    }
+    if (damaged) {
+        warn_report("ttjournal: journal '%s': %u of 2 superblocks damaged",
+                    s->journal->bs->filename, damaged);
+    }
+    if (s->recording && (st->super.feature_ro_compat & ~TT_RO_COMPAT_KNOWN)) {
+        error_setg(errp, "ttjournal: journal '%s' uses features that this "
+                   "version can read but not write: use a newer ttjournal",
+                   s->journal->bs->filename);
+        return -ENOTSUP;
+    }
+    ret = tt_recovery_run(&st->super, &st->source, &st->recovery, &err);
+    return ret < 0 ? ttj_error(bs, ret, errp, &err) : 0;
+}
+
+/* ---- 2: the disk is the one that was left --------------------------------- */
+
+static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, Error **errp,
+                                   const char *why)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    error_setg(errp, "ttjournal: disk '%s' is not as journal '%s' left it: "
+               "%s; nothing was changed: begin a new journal, or see "
+               "'ttjournal reconcile'", bs->file->bs->filename,
+               s->journal->bs->filename, why);
+    return -ESTALE;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_check_size(TTJStart *st, Error **errp)
+{
+    struct tt_recovery *r = &st->recovery;
+    int64_t size = bdrv_co_getlength(st->bs->file->bs);
+    g_autofree char *why = NULL;
+
+    if (size < 0) {
+        error_setg_errno(errp, -size, "ttjournal: cannot get the disk's size");
+        return size;
+    }
+    if ((uint64_t)size == r->scan.disk_size || r->resized) {
+        return 0;
+    }
+    why = g_strdup_printf("it has %" PRId64 " bytes and should have %" PRIu64,
+                          size, r->scan.disk_size);
+    return ttj_refuse(st->bs, errp, why);
+}
+
+/* A local file's time tells of changes that leave its contents look right. */
+static int GRAPH_RDLOCK ttj_check_mtime(TTJStart *st, Error **errp)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    struct tt_recovery *r = &st->recovery;
+    uint64_t inode, journal_inode;
+    int64_t mtime, limit;
+    g_autofree char *why = NULL;
+    char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
+
+    if (r->scan.empty || !ttj_disk_stat(st->bs, &inode, &mtime)) {
+        return 0;
+    }
+    if (r->clean) {
+        if (!r->has_stat) {
+            return 0;
+        }
+        limit = r->disk_mtime;
+    } else {
+        BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
+
+        if (!proto->drv->protocol_name && proto->file) {
+            proto = bdrv_skip_filters(proto->file->bs);
+        }
+        if (!proto->exact_filename[0] ||
+            !ttj_stat(proto->exact_filename, &journal_inode, &limit)) {
+            return 0;
+        }
+        limit += MTIME_SLACK_NS;
+    }
+    if (mtime <= limit) {
+        return 0;
+    }
+    why = g_strdup_printf("it was changed at %s, recording ended at %s "
+                          "(if it was only copied, give it that time with "
+                          "touch -d)", tt_time_format(mtime, is),
+                          tt_time_format(r->clean ? limit
+                                                  : limit - MTIME_SLACK_NS,
+                                         was));
+    return ttj_refuse(st->bs, errp, why);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_check_samples(TTJStart *st, Error **errp)
+{
+    BlockDriverState *bs = st->bs;
+    struct tt_recovery *r = &st->recovery;
+    uint8_t *buf = qemu_try_blockalign(bs->file->bs, TT_PAYLOAD_RECORD_MAX);
+    int64_t size = bdrv_co_getlength(bs->file->bs);
+    struct tt_error err;
+    int ret = !buf ? -ENOMEM : size < 0 ? size : 1;
+
+    for (size_t i = 0; i < r->sample_count && ret > 0; i++) {
+        const struct tt_redo *sample = &r->samples[i];
+        g_autofree char *why = NULL;
+
+        if (sample->disk_offset + sample->disk_length > (uint64_t)size) {
+            continue; /* a RESIZE is to be redone */
+        }
+        ret = bdrv_co_pread(bs->file, sample->disk_offset,
+                            sample->disk_length, buf, 0);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "ttjournal: cannot read the disk at "
+                             "%" PRIu64, sample->disk_offset);
+            break;
+        }
+        ret = tt_recovery_compare(&st->super, &st->source, sample, buf, &err);
+        if (ret < 0) {
+            ret = ttj_error(bs, ret, errp, &err);
+        } else if (ret == 0) {
+            why = g_strdup_printf("at %" PRIu64 " it does not hold the %"
+                                  PRIu64 " bytes of record %" PRIu64,
+                                  sample->disk_offset, sample->disk_length,
+                                  sample->seq);
+            ret = ttj_refuse(bs, errp, why);
+        }
+    }
+    qemu_vfree(buf);
+    return MIN(ret, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_prove(TTJStart *st, Error **errp)
+{
+    int ret = ttj_check_size(st, errp);
+
+    if (ret == 0) {
+        ret = ttj_check_mtime(st, errp);
+    }
+    return ret < 0 ? ret : ttj_check_samples(st, errp);
+}
+
+static int coroutine_fn ttj_scan_and_prove(TTJStart *st, Error **errp)
+{
+    int ret;
+
+    assume_graph_lock();
+    ret = ttj_scan(st, errp);
+    return ret < 0 ? ret : ttj_prove(st, errp);
+}
+
+/* ---- 3 and 4: the journal's tail, and a new session ----------------------- */
+
+/* Copies what was accepted and is not known durable over itself, and flushes. */
+static int coroutine_fn GRAPH_RDLOCK ttj_rewrite_tail(TTJStart *st)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    struct tt_recovery *r = &st->recovery;
+    int ret = 0;
+
+    for (size_t i = 0; i < r->rewrite_count && ret >= 0; i++) {
+        const struct tt_place *p = &r->rewrites[i];
+        uint8_t *buf = qemu_try_blockalign(s->journal->bs, p->length);
+
+        if (!buf) {
+            return -ENOMEM;
+        }
+        ret = bdrv_co_pread(s->journal, p->offset, p->length, buf, 0);
+        if (ret >= 0) {
+            ret = bdrv_co_pwrite(s->journal, p->offset, p->length, buf, 0);
+        }
+        qemu_vfree(buf);
+    }
+    return ret < 0 ? ret : bdrv_co_flush(s->journal->bs);
+}
+
+static void GRAPH_RDLOCK ttj_describe(TTJStart *st, struct tt_session *se)
+{
+    BlockDriverState *bs = st->bs;
+    struct tt_recovery *r = &st->recovery;
+    struct tt_now now = ttj_now();
+    const char *format, *path, *file = ttj_disk_file(bs, &format, &path);
+    g_autofree char *machine_id = NULL;
+
+    *se = (struct tt_session){
+        .realtime = now.realtime,
+        .boottime = now.boottime,
+        .disk_size = r->scan.disk_size,
+        .recovered_from = r->rewrite_count ? r->scan.durable_seq + 1 : 0,
+        .torn_offset = r->scan.torn_length ? r->scan.torn_offset : 0,
+        .torn_length = r->scan.torn_length,
+        .flags = TT_SESSION_RECORDER | (r->clean ? TT_SESSION_CLEAN : 0),
+        .pid = getpid(),
+        .program = g_strdup("QEMU " QEMU_FULL_VERSION),
+        .host = g_strdup(g_get_host_name()),
+        .node = g_strdup(bdrv_get_node_name(bs)),
+        .disk_format = g_strdup(format),
+        .disk_path = file ? g_canonicalize_filename(file, NULL)
+                          : g_strdup(path),
+    };
+    ttj_boot_id(se->boot_id);
+    if (ttj_disk_stat(bs, &se->disk_inode, &se->disk_mtime)) {
+        se->flags |= TT_SESSION_HAS_STAT;
+    }
+    if (g_file_get_contents("/etc/machine-id", &machine_id, NULL, NULL)) {
+        se->machine_id = g_strdup(g_strstrip(machine_id));
+    }
+}
+
+static void ttj_describe_free(struct tt_session *se)
+{
+    g_free(se->program);
+    g_free(se->host);
+    g_free(se->node);
+    g_free(se->disk_format);
+    g_free(se->disk_path);
+    g_free(se->machine_id);
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_append_session(TTJStart *st)
+{
+    struct tt_session se;
+    TTJEntry e = {
+        .req.kind = TT_KIND_SESSION,
+        .req.flags = TT_RECORD_INLINE,
+    };
+    uint8_t *body;
+    int ret;
+
+    ttj_describe(st, &se);
+    body = tt_session_encode(&se, &e.req.payload_length);
+    ttj_describe_free(&se);
+    if (!body) {
+        return -ENOMEM;
+    }
+    e.req.payload = body;
+    ret = ttj_append(st->bs, &e);
+    free(body);
+    return ret < 0 ? ret : ttj_make_durable(st->bs, e.seq);
+}
+
+/* What the scan found damaged is said once, behind the session that found it. */
+static int coroutine_fn GRAPH_RDLOCK ttj_append_damages(TTJStart *st)
+{
+    struct tt_recovery *r = &st->recovery;
+    int ret = 0;
+
+    for (size_t i = 0; i < r->damage_count && ret == 0; i++) {
+        const struct tt_damage *d = &r->damages[i];
+        struct tt_damage_body body = {
+            .offset = tt_put64(d->offset),
+            .length = tt_put64(d->length),
+            .first_seq = tt_put64(d->first_seq),
+            .last_seq = tt_put64(d->last_seq),
+        };
+        TTJEntry e = {
+            .req = {
+                .kind = TT_KIND_DAMAGE,
+                .flags = TT_RECORD_INLINE,
+                .payload = &body,
+                .payload_length = sizeof(body),
+            },
+        };
+
+        warn_report("ttjournal: the journal is damaged at %" PRIu64
+                    ": records %" PRIu64 " to %" PRIu64 " are missing",
+                    d->offset, d->first_seq, d->last_seq);
+        ret = ttj_append(st->bs, &e);
+    }
+    return ret;
+}
+
+/* ---- 5 and 6: captures and redo ------------------------------------------- */
+
+static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    struct tt_recovery *r = &st->recovery;
+    int64_t length = bdrv_co_getlength(st->bs->file->bs);
+    uint64_t size = MAX(length, 0), last;
+    int ret = MIN(length, 0);
+
+    for (size_t i = 0; i < r->redo_count && ret == 0; i++) {
+        /* what the disk does not have yet is a RESIZE's, and born captured */
+        if (r->redos[i].disk_offset < size) {
+            ret = ttj_capture(st->bs, r->redos[i].disk_offset,
+                              MIN(r->redos[i].disk_length,
+                                  size - r->redos[i].disk_offset));
+        }
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        last = s->writer.next_seq - 1;
+    }
+    return ttj_make_durable(st->bs, last);
+}
+
+/* The payload is checked before it goes to the disk. */
+static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
+                                                    const struct tt_redo *r)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    uint8_t *buf = qemu_try_blockalign(st->bs->file->bs, r->disk_length);
+    int ret = buf ? 0 : -ENOMEM;
+
+    if (ret == 0) {
+        ret = bdrv_co_pread(s->journal, r->payload, r->disk_length, buf, 0);
+    }
+    if (ret >= 0) {
+        ret = bdrv_co_pwrite(st->bs->file, r->disk_offset, r->disk_length,
+                             buf, 0);
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
+{
+    BlockDriverState *bs = st->bs;
+    struct tt_recovery *r = &st->recovery;
+    int ret = 0;
+
+    if (r->resized) {
+        ret = bdrv_co_truncate(bs->file, r->scan.disk_size, false,
+                               PREALLOC_MODE_OFF, 0, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    for (size_t i = 0; i < r->redo_count && ret >= 0; i++) {
+        const struct tt_redo *redo = &r->redos[i];
+
+        ret = redo->kind == TT_KIND_WRITE
+                  ? ttj_redo_write(st, redo)
+                  : bdrv_co_pwrite_zeroes(bs->file, redo->disk_offset,
+                                          redo->disk_length,
+                                          BDRV_REQ_MAY_UNMAP);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot bring the disk up to "
+                         "date with its journal");
+    }
+    return ret;
+}
+
+static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    struct tt_recovery *r = &st->recovery;
+    uint8_t boot_id[TT_UUID_SIZE];
+    bool same_boot;
+    uint64_t nonce;
+    int ret;
+
+    assume_graph_lock();
+    if (qcrypto_random_bytes(&nonce, sizeof(nonce), errp) < 0) {
+        return -EIO;
+    }
+    same_boot = ttj_boot_id(boot_id) && r->has_boot_id &&
+                !memcmp(boot_id, r->boot_id, TT_UUID_SIZE);
+    ret = ttj_rewrite_tail(st);
+    if (ret == 0) {
+        s->writer = r->writer;
+        memset(&r->writer, 0, sizeof(r->writer));
+        tt_writer_open(&s->writer, &st->super, &r->scan,
+                       s->journal->bs->bl.request_alignment, nonce,
+                       same_boot);
+        if (r->damage_count || r->scan.unreadable) {
+            s->writer.force_segment = true;
+        }
+        s->captured = g_steal_pointer(&r->captured);
+        s->unmapped = g_steal_pointer(&r->unmapped);
+        s->level_seq = r->level_seq;
+        s->map_prev = r->map_prev;
+        s->map_links = r->map_links;
+        ret = ttj_append_session(st);
+    }
+    if (ret == 0) {
+        ret = ttj_append_damages(st);
+    }
+    if (ret == 0) {
+        ret = ttj_capture_redos(st);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot append to journal "
+                         "'%s'", s->journal->bs->filename);
+    }
+    return ret;
+}
+
+static int coroutine_fn ttj_redo_and_checkpoint(TTJStart *st, Error **errp)
+{
+    struct tt_recovery *r = &st->recovery;
+    int ret;
+
+    assume_graph_lock();
+    ret = ttj_redo(st, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = ttj_flush(st->bs, false, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot flush after recovery");
+        return ret;
+    }
+    info_report("ttjournal: recovered: %zu ranges written again to the disk, "
+                "which was behind since record %" PRIu64, r->redo_count,
+                r->level_seq);
+    return 0;
+}
+
+/* ---- open and close ------------------------------------------------------- */
+
+static bool ttj_check_children(BlockDriverState *bs, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    if (bdrv_skip_filters(s->journal->bs) == bdrv_skip_filters(bs->file->bs)) {
+        error_setg(errp, "ttjournal: 'file' and 'journal' are the same node");
+        return false;
+    }
+    if (!s->recording) {
+        return true;
+    }
+    if (bdrv_is_read_only(s->journal->bs) ||
+        bdrv_is_read_only(bs->file->bs)) {
+        error_setg(errp, "ttjournal: node '%s' is read-only: open it "
+                   "read-write to record, or this one read-only",
+                   bdrv_get_node_name(bdrv_is_read_only(s->journal->bs)
+                                          ? s->journal->bs : bs->file->bs));
+        return false;
+    }
+    if ((s->journal->bs->open_flags | bs->file->bs->open_flags) &
+        BDRV_O_NO_FLUSH) {
+        error_setg(errp, "ttjournal: cache.no-flush on the %s: a journal that "
+                   "is never flushed proves nothing; leave it out",
+                   s->journal->bs->open_flags & BDRV_O_NO_FLUSH ? "journal"
+                                                                : "disk");
+        return false;
+    }
+    return true;
+}
+
+static int ttj_start_recording(TTJStart *st, Error **errp)
+{
+    BlockDriverState *bs = st->bs;
+    struct tt_recovery *r = &st->recovery;
+    bool redo = r->redo_count || r->resized;
+    int ret = ttj_run(st, ttj_begin_session, errp);
+
+    if (ret < 0 || !redo) {
+        return ret;
+    }
+    /* Writing below a filter without parents needs a permission of its own */
+    bdrv_graph_rdlock_main_loop();
+    ret = bdrv_child_try_set_perm(bs->file,
+                                  BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
+                                  BLK_PERM_RESIZE,
+                                  BLK_PERM_ALL & ~(BLK_PERM_WRITE |
+                                                   BLK_PERM_RESIZE), errp);
+    bdrv_graph_rdunlock_main_loop();
+    if (ret < 0) {
+        return ret;
+    }
+    ret = ttj_run(st, ttj_redo_and_checkpoint, errp);
+    bdrv_graph_rdlock_main_loop();
+    bdrv_child_refresh_perms(bs, bs->file, ret < 0 ? NULL : errp);
+    bdrv_graph_rdunlock_main_loop();
+    return ret;
+}
+
+void ttj_init_state(BDRVTtjournalState *s)
+{
+    qemu_co_mutex_init(&s->lock);
+    qemu_co_mutex_init(&s->capture_lock);
+    qemu_co_rwlock_init(&s->disk_lock);
+    qemu_co_queue_init(&s->changed);
+    QSIMPLEQ_INIT(&s->pending);
+    QTAILQ_INIT(&s->in_flight);
+    QTAILQ_INIT(&s->refused);
+    QTAILQ_INIT(&s->undurable);
+}
+
+/* Forgets the session; the node can start another. */
+void ttj_free_state(BDRVTtjournalState *s)
+{
+    TTJRefused *r, *next_r;
+    TTJCapture *c, *next_c;
+
+    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next_r) {
+        QTAILQ_REMOVE(&s->refused, r, next);
+        qemu_vfree(r->buf);
+        g_free(r);
+    }
+    QTAILQ_FOREACH_SAFE(c, &s->undurable, next, next_c) {
+        QTAILQ_REMOVE(&s->undurable, c, next);
+        g_free(c);
+    }
+    tt_writer_clear(&s->writer);
+    tt_batch_free(s->batch);
+    tt_blocks_free(s->captured);
+    tt_blocks_free(s->unmapped);
+    qemu_vfree(s->zeroes);
+    memset(&s->writer, 0, sizeof(s->writer));
+    s->batch = NULL;
+    s->captured = s->unmapped = NULL;
+    s->zeroes = NULL;
+    s->recording = false;
+    s->journal_error = s->disk_error = 0;
+    s->checkpoint_wanted = false;
+    s->level_seq = s->map_prev = s->map_ranges = s->whole_ranges = 0;
+    s->map_links = 0;
+}
+
+static int ttj_prepare(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    s->zeroes = qemu_blockalign0(s->journal->bs, TT_ALIGNMENT_MAX);
+    s->batch = tt_batch_new();
+    return s->batch ? 0 : -ENOMEM;
+}
+
+static int ttj_refuse_behind(Error **errp, const char *what_to_do)
+{
+    error_setg(errp, "ttjournal: the disk is behind its journal after a "
+               "crash: %s", what_to_do);
+    return -EUCLEAN;
+}
+
+int ttj_start(BlockDriverState *bs, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJStart st = { .bs = bs };
+    int ret;
+
+    s->recording = bs->open_flags & BDRV_O_RDWR;
+    if (!ttj_check_children(bs, errp)) {
+        s->recording = false;
+        return -EINVAL;
+    }
+    ret = ttj_prepare(bs);
+    if (ret == 0) {
+        ret = ttj_run(&st, ttj_scan_and_prove, errp);
+    }
+    if (ret == 0 && s->recording) {
+        ret = ttj_start_recording(&st, errp);
+    } else if (ret == 0 && (st.recovery.redo_count || st.recovery.resized)) {
+        ret = ttj_refuse_behind(errp, "open it read-write once, which brings "
+                                "it up to date");
+    }
+    tt_recovery_clear(&st.recovery);
+    if (ret < 0) {
+        ttj_free_state(s);
+    }
+    return ret;
+}
+
+void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJStart st = { .bs = bs };
+    int ret;
+
+    if (s->recording || !(bs->open_flags & BDRV_O_RDWR)) {
+        return;
+    }
+    s->recording = true;
+    ret = ttj_prepare(bs);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot start");
+    } else {
+        ret = ttj_scan_and_prove(&st, errp);
+    }
+    if (ret == 0 && (st.recovery.redo_count || st.recovery.resized)) {
+        ret = ttj_refuse_behind(errp, "open it read-write where nothing is "
+                                "migrated to, which brings it up to date");
+    }
+    if (ret == 0) {
+        ret = ttj_begin_session(&st, errp);
+    }
+    tt_recovery_clear(&st.recovery);
+    if (ret < 0) {
+        ttj_free_state(s);
+    }
+}
+
+static int coroutine_fn ttj_seal(TTJStart *st, Error **errp)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    uint64_t last;
+    int ret;
+
+    assume_graph_lock();
+    ret = ttj_flush(st->bs, false, TT_CHECKPOINT_CLEAN);
+    if (ret == 0) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            last = s->writer.next_seq - 1;
+        }
+        ret = ttj_make_durable(st->bs, last);
+    }
+    return ret;
+}
+
+int ttj_stop(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJStart st = { .bs = bs };
+    int ret;
+
+    if (!s->recording) {
+        return 0;
+    }
+    ret = ttj_run(&st, ttj_seal, NULL);
+    if (ret < 0) {
+        error_report("ttjournal: the journal could not be closed clean: %s; "
+                     "the next open will recover", strerror(-ret));
+    }
+    ttj_free_state(s);
+    return ret;
+}

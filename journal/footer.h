@@ -1,0 +1,33 @@
+/*
+ * What the writer remembers of the segment it is filling
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#ifndef TTJOURNAL_FOOTER_H
+#define TTJOURNAL_FOOTER_H
+
+#include <ttjournal/ttjournal.h>
+
+struct tt_footer {
+    uint64_t segment;
+    uint64_t segment_offset;
+    uint64_t first_seq, last_seq, epoch;
+    int64_t first_time, last_time;
+    uint64_t end_offset, last_chain, max_disk_length;
+    uint64_t first_leaf, leaf_count;
+    bool incomplete;   /* memory ran out: no footer for this segment */
+    bool sorted;
+    struct tt_footer_entry *entries;
+    size_t count, room;
+    tt_le64 *sums;     /* of all entries, in order of sequence */
+    size_t sum_count, sum_room;
+};
+
+struct tt_footer *footer_new(uint64_t segment, uint64_t segment_offset,
+                             const struct tt_frame *first);
+void footer_free(struct tt_footer *ft);
+/* Adds what @f holds; false if memory ran out, and the footer is given up. */
+bool footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
+                      const uint8_t *table);
+
+#endif

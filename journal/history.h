@@ -1,0 +1,157 @@
+/*
+ * What the library keeps in memory of a journal
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#ifndef TTJOURNAL_HISTORY_H
+#define TTJOURNAL_HISTORY_H
+
+#include "index.h"
+
+/* From @seq on records have this time, until the next of these. */
+struct time_point {
+    uint64_t seq;
+    int64_t time;
+};
+
+/* After the record @seq the disk had this size. */
+struct size_point {
+    uint64_t seq;
+    uint64_t size;
+};
+
+/*
+ * Sequence numbers of which nothing is known: lost to damage, and no footer
+ * tells what they were.
+ */
+struct blind {
+    uint64_t first_seq, last_seq;
+    uint64_t damage_seq; /* first_seq of the damage it is part of */
+};
+
+/* A record whose frame is damaged, known again from its segment's footer. */
+struct salvaged {
+    uint64_t seq;
+    int64_t time;
+    uint64_t disk_offset, disk_length;
+    uint64_t payload;   /* in the journal; 0: no bytes are stored */
+    tt_le64 *checksums; /* owned, or NULL */
+    uint16_t kind, flags;
+};
+
+/* A footer whose parts are coming in. */
+struct footer_parts {
+    uint64_t segment;
+    uint32_t next_part; /* 0: none has begun */
+    uint32_t part_count;
+    uint64_t first_seq, last_seq; /* of the segment */
+    struct salvaged *records;     /* what they tell of missing records */
+    size_t count, room;
+};
+
+/* A range that the GAP with @seq puts in doubt; it may continue others. */
+struct gap_range {
+    uint64_t seq;
+    uint64_t offset, length;
+};
+
+/* How an epoch ended, beside what is public of it. */
+struct epoch_end {
+    uint32_t reason;    /* TT_CLOCK_…, 0: it has not ended */
+    size_t first_point; /* of its records in time_points */
+    size_t end_point;   /* behind its last; of the newest: not set */
+};
+
+/*
+ * Arrays named x come with x_count and x_room.  Unless it says otherwise, they
+ * are in order of sequence.
+ */
+struct tt_history {
+    struct tt_super super;
+    struct tt_scan scan;
+    bool loaded; /* super and scan are set */
+    bool broken; /* a refresh failed half-way: load again */
+
+    struct index versions; /* of WRITE, ZERO and RESIZE that grows */
+    struct index preimages;
+    struct index doubts; /* ranges of GAPs; a version's seq is the GAP's */
+
+    struct time_point *times;
+    size_t times_count, times_room;
+    struct size_point *sizes;
+    size_t sizes_count, sizes_room;
+    struct tt_epoch *epochs;
+    size_t epochs_count, epochs_room;
+    struct epoch_end *ends; /* ends[i] belongs to epochs[i] */
+    size_t ends_count, ends_room;
+    struct tt_mark *marks;
+    size_t marks_count, marks_room;
+    struct tt_session *sessions;
+    size_t sessions_count, sessions_room;
+    struct tt_damage *damages;
+    size_t damages_count, damages_room;
+    struct tt_gap *gaps;
+    size_t gaps_count, gaps_room;
+    struct gap_range *gap_ranges;
+    size_t gap_ranges_count, gap_ranges_room;
+    struct blind *blinds; /* none touches another */
+    size_t blinds_count, blinds_room;
+    struct salvaged *salvaged;
+    size_t salvaged_count, salvaged_room;
+    uint64_t *undurable; /* versions and RESIZEs above the durable end */
+    size_t undurable_count, undurable_room;
+
+    struct footer_parts footer;
+    struct tt_history_stats stats;
+    uint64_t last_segment; /* of the last frame */
+    bool after_damage;     /* no frame since the last damage */
+    bool gap_more;         /* the next GAP continues the last one */
+    bool gaps_changed;     /* doubts does not hold all gap_ranges yet */
+
+    /* Set while frames are taken in */
+    const struct tt_source *src;
+    struct tt_error *err;
+    uint8_t *body; /* TT_PAYLOAD_RECORD_MAX bytes, when needed */
+};
+
+/* Makes room for one more; false if memory ran out. */
+bool tt_history_room(void *array, size_t count, size_t *room, size_t unit);
+
+/*
+ * The body of @rec, inline or read from the payload.  1 and *ret_body (valid
+ * until the next call), 0 if it is damaged, negative if it cannot be read.
+ */
+int tt_history_body(struct tt_history *h, const struct tt_frame *f,
+                    const struct tt_record *rec, const uint8_t **ret_body);
+
+/* Adds a WRITE, ZERO, PREIMAGE or RESIZE; @frame_offset as in a version. */
+int tt_history_add_version(struct tt_history *h, const struct tt_record *rec,
+                           uint64_t frame_offset, uint32_t record_index);
+
+/* The first index whose point is behind @seq. */
+size_t tt_history_times_after(const struct tt_history *h, uint64_t seq);
+
+/* Takes in a GAP; what is in doubt is known after tt_history_gaps_settle(). */
+int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
+                   const struct tt_record *rec);
+bool tt_history_gaps_settle(struct tt_history *h); /* false: out of memory */
+/* The GAP that closes @g, or NULL. */
+const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
+                                           const struct tt_gap *g);
+
+/* What a FOOTER record tells of missing records. */
+int tt_history_footer(struct tt_history *h, const struct tt_frame *f,
+                      const struct tt_record *rec);
+void tt_history_footer_clear(struct footer_parts *p);
+
+/* Notes that the records of @d are missing. */
+int tt_history_add_blind(struct tt_history *h, const struct tt_damage *d);
+
+/* The newest blind that begins at or before @seq, or NULL. */
+const struct blind *tt_history_blind_before(const struct tt_history *h,
+                                            uint64_t seq);
+
+const struct salvaged *tt_history_salvaged(const struct tt_history *h,
+                                           uint64_t seq);
+
+#endif

@@ -1,0 +1,832 @@
+/*
+ * Recovery: what must a writer know and do when it opens a journal?
+ *
+ * The scan begins at the segment that holds the first record which the disk
+ * may lack, so it takes time in proportion to what was written since the last
+ * checkpoint.  From its records follow
+ *
+ *   rewrites  accepted frames above the durable end: they may have been in a
+ *             page cache only, and are written again in place and flushed;
+ *   redos     of each range the newest version above level_seq, and only that
+ *             one: going through them in order would put older bytes over
+ *             newer ones that the disk already holds;
+ *   samples   level versions, newest first, not overwritten since: if the disk
+ *             does not hold them, it is not the disk that was left here;
+ *   captured  the blocks that need no PREIMAGE any more: the map in the
+ *             CHECKPOINTs, and what came after the newest of them.
+ *
+ * Where damage may hide a PREIMAGE the block must not be captured again: what
+ * it holds now is not what it held first.  Then every block counts as
+ * captured, and views say that they do not know.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <ttjournal/ttjournal.h>
+
+#define HEADER sizeof(struct tt_frame_header)
+
+/* What is compared with the disk at most (design.md: a bounded amount) */
+#define SAMPLES_MAX 4096u
+#define SAMPLE_BYTES_MAX (16 * TT_MIB)
+#define SAMPLE_FRAMES_MAX 16384u
+
+/* A record that a redo or a sample may come from */
+struct seen {
+    struct tt_redo redo; /* RESIZE: offset and length are the sizes */
+    uint16_t kind;
+};
+
+struct gather {
+    const struct tt_super *super;
+    const struct tt_source *src;
+    struct tt_recovery *r;
+    struct tt_error *err;
+    uint8_t *head, *body;
+    struct seen *seen;
+    size_t seen_count, seen_room;
+    struct tt_place *frames;   /* all accepted, in order */
+    uint64_t *frame_ends;      /* and the last sequence of each */
+    size_t frame_count, frame_room, ends_room;
+    struct tt_redo *captures;  /* PREIMAGE and growing RESIZE, in order */
+    size_t capture_count, capture_room;
+    size_t captures_mapped;    /* those before the newest CHECKPOINT */
+    uint64_t checkpoint;       /* frame of the newest one */
+    bool damaged;              /* some of what was scanned is missing */
+    size_t damage_room, redo_room, sample_room;
+    struct tt_blocks *covered; /* ranges with something newer */
+};
+
+static bool append_to(void *array, size_t *count, size_t *room, size_t size,
+                      const void *item)
+{
+    void **p = array;
+
+    if (*count == *room) {
+        size_t n = *room ? *room * 2 : 64;
+        void *q = realloc(*p, n * size);
+
+        if (!q) {
+            return false;
+        }
+        *p = q;
+        *room = n;
+    }
+    memcpy((uint8_t *)*p + *count * size, item, size);
+    (*count)++;
+    return true;
+}
+
+static int no_memory(struct gather *g)
+{
+    return tt_fail(g->err, TT_ENOMEM, 0, "out of memory");
+}
+
+/* ---- records ----------------------------------------------------------- */
+
+/* The record's body, in memory until the next call; NULL: it is damaged. */
+static int get_body(struct gather *g, const struct tt_frame *f,
+                    const struct tt_record *rec, const uint8_t **ret)
+{
+    int err;
+
+    *ret = rec->body;
+    if (rec->body || !rec->payload_offset) {
+        return 0;
+    }
+    err = g->src->read(g->src->opaque, f->offset + rec->payload_offset,
+                       g->body, rec->payload_length);
+    if (err < 0) {
+        return tt_fail(g->err, TT_EIO, -err,
+                       "cannot read the journal at %" PRIu64 ": %s",
+                       f->offset + rec->payload_offset, strerror(-err));
+    }
+    if (tt_payload_check(rec, g->body, NULL)) {
+        *ret = g->body;
+    }
+    return 0;
+}
+
+/* The fixed part of a CHECKPOINT, if its ranges fit behind it. */
+static bool get_checkpoint(const uint8_t *body, uint32_t length,
+                           struct tt_checkpoint_body *ret)
+{
+    if (!body || length < sizeof(*ret)) {
+        return false;
+    }
+    memcpy(ret, body, sizeof(*ret));
+    return tt_get32(ret->range_count) <=
+           (length - sizeof(*ret)) / sizeof(struct tt_range);
+}
+
+static int see_checkpoint(struct gather *g, const struct tt_frame *f,
+                          const struct tt_record *rec)
+{
+    struct tt_recovery *r = g->r;
+    struct tt_checkpoint_body cp;
+    const uint8_t *body;
+    int ret = get_body(g, f, rec, &body);
+
+    if (ret < 0 || (rec->flags & TT_RECORD_MORE)) {
+        return ret;
+    }
+    if (!get_checkpoint(body, rec->payload_length, &cp) ||
+        tt_get64(cp.level_seq) >= rec->seq) {
+        return 0; /* damaged: the one before it serves */
+    }
+    r->level_seq = tt_get64(cp.level_seq);
+    r->has_stat = tt_get32(cp.flags) & TT_CHECKPOINT_HAS_STAT;
+    r->disk_inode = tt_get64(cp.disk_inode);
+    r->disk_mtime = (int64_t)tt_get64(cp.disk_mtime);
+    r->clean = tt_get32(cp.flags) & TT_CHECKPOINT_CLEAN;
+    g->checkpoint = f->offset;
+    g->captures_mapped = g->capture_count;
+    return 0;
+}
+
+static bool is_recorder(const struct tt_record *rec)
+{
+    struct tt_session_body s;
+
+    if (!rec->body || rec->payload_length < sizeof(s)) {
+        return true;
+    }
+    memcpy(&s, rec->body, sizeof(s));
+    return tt_get32(s.flags) & TT_SESSION_RECORDER;
+}
+
+/* A DAMAGE record says that a session before us has found it. */
+static void see_damage_record(struct gather *g, const struct tt_record *rec)
+{
+    struct tt_recovery *r = g->r;
+    struct tt_damage_body d;
+
+    if (!rec->body || rec->payload_length < sizeof(d)) {
+        return;
+    }
+    memcpy(&d, rec->body, sizeof(d));
+    g->damaged = true;
+    for (size_t i = 0; i < r->damage_count; i++) {
+        if (r->damages[i].offset == tt_get64(d.offset) &&
+            r->damages[i].first_seq == tt_get64(d.first_seq)) {
+            r->damages[i] = r->damages[--r->damage_count];
+            return;
+        }
+    }
+}
+
+/*
+ * What a RESIZE gave to the disk needs no PREIMAGE.  Of the block that the old
+ * end cut the front was there before: that one still needs it.
+ */
+static bool born(const struct tt_record *rec, uint64_t *ret_offset,
+                 uint64_t *ret_length)
+{
+    uint64_t from = (rec->disk_offset + TT_GRID - 1) / TT_GRID * TT_GRID;
+
+    if (rec->kind != TT_KIND_RESIZE || rec->disk_length <= from) {
+        return false;
+    }
+    *ret_offset = from;
+    *ret_length = rec->disk_length - from;
+    return true;
+}
+
+static bool remember(struct gather *g, const struct tt_frame *f,
+                     const struct tt_record *rec, uint32_t index)
+{
+    struct seen s = {
+        .redo = {
+            .seq = rec->seq,
+            .disk_offset = rec->disk_offset,
+            .disk_length = rec->disk_length,
+            .kind = rec->kind,
+            .frame_offset = f->offset,
+            .record_index = index,
+            .payload = rec->payload_offset ? f->offset + rec->payload_offset
+                                           : 0,
+        },
+        .kind = rec->kind,
+    };
+    bool capture = rec->kind == TT_KIND_PREIMAGE;
+
+    if (rec->kind != TT_KIND_PREIMAGE &&
+        !append_to(&g->seen, &g->seen_count, &g->seen_room, sizeof(s), &s)) {
+        return false;
+    }
+    if (born(rec, &s.redo.disk_offset, &s.redo.disk_length)) {
+        capture = true;
+    }
+    return !capture || append_to(&g->captures, &g->capture_count,
+                                 &g->capture_room, sizeof(s.redo), &s.redo);
+}
+
+static int see_record(struct gather *g, const struct tt_frame *f,
+                      const struct tt_record *rec, uint32_t index)
+{
+    struct tt_recovery *r = g->r;
+
+    switch (rec->kind) {
+    case TT_KIND_CHECKPOINT:
+        return see_checkpoint(g, f, rec);
+    case TT_KIND_SESSION:
+        if (is_recorder(rec)) {
+            r->clean = false;
+        }
+        break;
+    case TT_KIND_DAMAGE:
+        see_damage_record(g, rec);
+        break;
+    case TT_KIND_WRITE:
+    case TT_KIND_ZERO:
+    case TT_KIND_PREIMAGE:
+    case TT_KIND_RESIZE:
+        r->clean = false;
+        if (!remember(g, f, rec, index)) {
+            return no_memory(g);
+        }
+        break;
+    }
+    return 0;
+}
+
+static int see_frame(void *opaque, const struct tt_frame *f,
+                     const uint8_t *table)
+{
+    struct gather *g = opaque;
+    struct tt_place place = { f->offset, f->length };
+    uint64_t last = tt_frame_last_seq(f);
+    uint32_t pos = 0, index = 0;
+    size_t count = g->frame_count;
+    struct tt_record rec;
+
+    tt_writer_seen(&g->r->writer, f, table);
+    if (!append_to(&g->frames, &g->frame_count, &g->frame_room,
+                   sizeof(place), &place) ||
+        !append_to(&g->frame_ends, &count, &g->ends_room, sizeof(last),
+                   &last)) {
+        return no_memory(g);
+    }
+    while (tt_table_next(f, table, &pos, &index, &rec)) {
+        int ret = see_record(g, f, &rec, index - 1);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int see_damage(void *opaque, const struct tt_damage *d)
+{
+    struct gather *g = opaque;
+
+    g->damaged = true;
+    return append_to(&g->r->damages, &g->r->damage_count, &g->damage_room,
+                     sizeof(*d), d) ? 0 : no_memory(g);
+}
+
+/* ---- where to begin ---------------------------------------------------- */
+
+/* level_seq of the newest CHECKPOINT before the frame at @from; 0: none. */
+static int level_before(struct gather *g, uint64_t from, uint64_t *ret_level)
+{
+    struct tt_frame f;
+    struct tt_record rec;
+    uint32_t pos = 0, index = 0;
+    int ret = tt_frame_read(g->super, g->src, from, g->head, &f, g->err);
+
+    *ret_level = 0;
+    if (ret <= 0 || !f.checkpoint_offset) {
+        return ret < 0 ? ret : 0;
+    }
+    ret = tt_frame_read(g->super, g->src, f.checkpoint_offset, g->head, &f,
+                        g->err);
+    if (ret <= 0) {
+        return ret;
+    }
+    while (tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
+        struct tt_checkpoint_body cp;
+        const uint8_t *body;
+
+        if (rec.kind != TT_KIND_CHECKPOINT) {
+            continue;
+        }
+        ret = get_body(g, &f, &rec, &body);
+        if (ret < 0) {
+            return ret;
+        }
+        if (get_checkpoint(body, rec.payload_length, &cp)) {
+            *ret_level = tt_get64(cp.level_seq);
+        }
+    }
+    return 0;
+}
+
+/* The first frame of the segment from which every redo can be found. */
+static int where_to_begin(struct gather *g, uint64_t *ret_from)
+{
+    uint64_t level, segment;
+    struct tt_frame f;
+    int ret = tt_scan_start(g->super, g->src, ret_from, g->err);
+
+    if (ret < 0 || !*ret_from) {
+        return ret;
+    }
+    ret = level_before(g, *ret_from, &level);
+    if (ret < 0 || !level) {
+        *ret_from = 0;
+        return ret;
+    }
+    segment = (*ret_from - g->super->segments_offset) / g->super->segment_size;
+    for (; segment > 0; segment--) {
+        uint64_t start = tt_segment_offset(g->super, segment);
+
+        ret = tt_frame_read(g->super, g->src, start, g->head, &f, g->err);
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret && f.first_seq <= level + 1) {
+            *ret_from = start;
+            return 0;
+        }
+    }
+    *ret_from = 0;
+    return 0;
+}
+
+/* ---- the map of captured blocks ---------------------------------------- */
+
+static int add_blocks(struct gather *g, struct tt_blocks *b, uint64_t offset,
+                      uint64_t length)
+{
+    uint64_t end = g->r->scan.disk_size;
+
+    /* what a shrink took away needs no map, and may be absurdly large */
+    if (offset >= end) {
+        return 0;
+    }
+    if (length > end - offset) {
+        length = end - offset;
+    }
+    return tt_blocks_add(b, offset, length) ? 0 : no_memory(g);
+}
+
+static int add_map_part(struct gather *g, const uint8_t *body, uint32_t length,
+                        uint64_t *ret_prev)
+{
+    struct tt_checkpoint_body cp;
+
+    if (!get_checkpoint(body, length, &cp)) {
+        return tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
+    }
+    for (uint32_t i = 0; i < tt_get32(cp.range_count); i++) {
+        struct tt_range range;
+        int ret;
+
+        memcpy(&range, body + sizeof(cp) + i * sizeof(range), sizeof(range));
+        ret = add_blocks(g, g->r->captured, tt_get64(range.offset),
+                         tt_get64(range.length));
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (tt_get32(cp.range_count)) {
+        g->r->map_links++;
+    }
+    *ret_prev = tt_get64(cp.map_prev);
+    return 0;
+}
+
+/* Follows the CHECKPOINTs from the newest; -TT_EDAMAGED: the map has a hole. */
+static int load_map(struct gather *g)
+{
+    uint64_t at = g->checkpoint, prev;
+
+    while (at) {
+        uint32_t pos = 0, index = 0, links = g->r->map_links;
+        struct tt_record rec;
+        struct tt_frame f;
+        int ret = tt_frame_read(g->super, g->src, at, g->head, &f, g->err);
+
+        if (ret <= 0) {
+            return ret < 0 ? ret : tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
+        }
+        prev = at;
+        while (tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
+            const uint8_t *body;
+
+            if (rec.kind != TT_KIND_CHECKPOINT) {
+                continue;
+            }
+            ret = get_body(g, &f, &rec, &body);
+            if (ret == 0) {
+                ret = add_map_part(g, body, rec.payload_length, &prev);
+            }
+            if (ret < 0) {
+                return ret;
+            }
+        }
+        if (!g->r->map_prev && g->r->map_links > links) {
+            g->r->map_prev = at;
+        }
+        if (prev >= at) {
+            return tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
+        }
+        at = prev;
+    }
+    return 0;
+}
+
+static int see_captures_only(void *opaque, const struct tt_frame *f,
+                             const uint8_t *table)
+{
+    struct gather *g = opaque;
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+
+    while (tt_table_next(f, table, &pos, &index, &rec)) {
+        uint64_t offset, length;
+        int ret = 0;
+
+        if (rec.kind == TT_KIND_PREIMAGE) {
+            ret = add_blocks(g, g->r->unmapped, rec.disk_offset,
+                             rec.disk_length);
+        } else if (born(&rec, &offset, &length)) {
+            ret = add_blocks(g, g->r->unmapped, offset, length);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+/* The map has a hole: all of history tells what was captured. */
+static int rebuild_map(struct gather *g)
+{
+    const struct tt_scan_ops ops = {
+        .frame = see_captures_only, .damage = see_damage, .opaque = g,
+    };
+    struct tt_scan scan;
+
+    g->r->map_prev = 0;
+    g->r->map_links = 0;
+    return tt_scan_run(g->super, g->src, 0, &ops, &scan, g->err);
+}
+
+static int find_captured(struct gather *g)
+{
+    struct tt_recovery *r = g->r;
+    int ret = load_map(g);
+
+    if (ret == -TT_EDAMAGED) {
+        ret = rebuild_map(g);
+    }
+    for (size_t i = g->captures_mapped; i < g->capture_count && ret == 0;
+         i++) {
+        ret = add_blocks(g, r->unmapped, g->captures[i].disk_offset,
+                         g->captures[i].disk_length);
+    }
+    if (ret == 0 && g->damaged) {
+        ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
+    }
+    for (uint64_t at = 0; ret == 0; ) {
+        uint64_t run;
+
+        at = tt_blocks_next(r->unmapped, at);
+        if (at == UINT64_MAX) {
+            break;
+        }
+        tt_blocks_test(r->unmapped, at, UINT64_MAX - at, &run);
+        ret = add_blocks(g, r->captured, at, run);
+        at += run;
+    }
+    return ret;
+}
+
+/* ---- redos and samples ------------------------------------------------- */
+
+static int cover(struct gather *g, uint64_t offset, uint64_t length)
+{
+    return tt_blocks_add(g->covered, offset, length) ? 0 : no_memory(g);
+}
+
+/* Adds the parts of [offset, offset + length) that nothing newer covers. */
+static int add_redo(struct gather *g, const struct tt_redo *from,
+                    uint64_t offset, uint64_t length, uint16_t kind)
+{
+    struct tt_recovery *r = g->r;
+    uint64_t end = offset + length;
+
+    for (uint64_t at = offset, run; at < end; at += run) {
+        struct tt_redo part = *from;
+
+        if (tt_blocks_test(g->covered, at, end - at, &run)) {
+            continue;
+        }
+        part.kind = kind;
+        part.disk_offset = at;
+        part.disk_length = run;
+        if (part.payload) {
+            part.payload += at - offset;
+        }
+        if (!append_to(&r->redos, &r->redo_count, &g->redo_room, sizeof(part),
+                       &part)) {
+            return no_memory(g);
+        }
+    }
+    return cover(g, offset, length);
+}
+
+/* A range behind the disk's end is gone; nothing older is to be seen. */
+static int redo_resize(struct gather *g, const struct tt_redo *from)
+{
+    uint64_t old = from->disk_offset, size = from->disk_length;
+
+    g->r->resized = true;
+    if (size > old) {
+        return add_redo(g, from, old, size - old, TT_KIND_ZERO);
+    }
+    return cover(g, size, old - size);
+}
+
+static int find_redos(struct gather *g)
+{
+    struct tt_recovery *r = g->r;
+    uint64_t size = r->scan.disk_size;
+    int ret = 0;
+
+    /* nothing is redone behind the disk's end */
+    for (size_t i = g->seen_count; i-- > 0 && ret == 0; ) {
+        const struct seen *s = &g->seen[i];
+
+        if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset < size &&
+            s->redo.disk_length > size - s->redo.disk_offset) {
+            ret = cover(g, size, s->redo.disk_offset + s->redo.disk_length -
+                                     size);
+        } else if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset >= size) {
+            ret = cover(g, s->redo.disk_offset, s->redo.disk_length);
+        }
+    }
+    for (size_t i = g->seen_count; i-- > 0 && ret == 0; ) {
+        const struct seen *s = &g->seen[i];
+
+        if (s->redo.seq <= r->level_seq) {
+            break;
+        }
+        ret = s->kind == TT_KIND_RESIZE
+                  ? redo_resize(g, &s->redo)
+                  : add_redo(g, &s->redo, s->redo.disk_offset,
+                             s->redo.disk_length, s->kind);
+    }
+    return ret;
+}
+
+/* Adds a sample if nothing newer covers any of it, as far as is bounded. */
+static int add_sample(struct gather *g, const struct tt_redo *from,
+                      uint64_t *bytes)
+{
+    struct tt_redo s = *from;
+    uint64_t run;
+
+    if (s.disk_offset + s.disk_length > g->r->scan.disk_size ||
+        tt_blocks_test(g->covered, s.disk_offset, s.disk_length, &run) ||
+        run < s.disk_length) {
+        return cover(g, from->disk_offset, from->disk_length);
+    }
+    if (s.disk_length > TT_PAYLOAD_RECORD_MAX) {
+        s.disk_length = TT_PAYLOAD_RECORD_MAX; /* of a ZERO */
+    }
+    if (!append_to(&g->r->samples, &g->r->sample_count, &g->sample_room,
+                   sizeof(s), &s)) {
+        return no_memory(g);
+    }
+    *bytes += s.disk_length;
+    return cover(g, from->disk_offset, from->disk_length);
+}
+
+static int sample_frame(struct gather *g, const struct tt_frame *f,
+                        uint64_t *bytes)
+{
+    struct tt_record recs[TT_HEAD_MAX / sizeof(struct tt_record_header)];
+    uint32_t pos = 0, index = 0, count = 0;
+    int ret = 0;
+
+    while (count < sizeof(recs) / sizeof(recs[0]) &&
+           tt_table_next(f, g->head + HEADER, &pos, &index, &recs[count])) {
+        count++;
+    }
+    for (uint32_t i = count; i-- > 0 && ret == 0; ) {
+        const struct tt_record *rec = &recs[i];
+        struct tt_redo s = {
+            .seq = rec->seq,
+            .disk_offset = rec->disk_offset,
+            .disk_length = rec->disk_length,
+            .kind = rec->kind,
+            .frame_offset = f->offset,
+            .record_index = i,
+        };
+
+        if (rec->seq > g->r->level_seq) {
+            continue; /* a redo covers it */
+        }
+        if (rec->kind == TT_KIND_WRITE || rec->kind == TT_KIND_ZERO) {
+            ret = add_sample(g, &s, bytes);
+        } else if (rec->kind == TT_KIND_RESIZE &&
+                   rec->disk_length < rec->disk_offset) {
+            ret = cover(g, rec->disk_length,
+                        rec->disk_offset - rec->disk_length);
+        }
+    }
+    return ret;
+}
+
+/* Walks back from the last frame; damage ends it early, which is no error. */
+static int find_samples(struct gather *g)
+{
+    struct tt_recovery *r = g->r;
+    uint64_t at = r->scan.empty ? 0 : r->scan.last.offset, bytes = 0;
+    int ret = 0;
+
+    for (unsigned n = 0; at && n < SAMPLE_FRAMES_MAX &&
+                         r->sample_count < SAMPLES_MAX &&
+                         bytes < SAMPLE_BYTES_MAX; n++) {
+        struct tt_frame f;
+
+        ret = tt_frame_read(g->super, g->src, at, g->head, &f, g->err);
+        if (ret <= 0) {
+            return ret;
+        }
+        ret = sample_frame(g, &f, &bytes);
+        if (ret < 0) {
+            return ret;
+        }
+        if (f.flags & TT_FRAME_AFTER_DAMAGE) {
+            break; /* what is missing may be newer than what is before it */
+        }
+        at = f.prev_offset;
+    }
+    return 0;
+}
+
+static int is_zero(const uint8_t *p, uint64_t length)
+{
+    return !length || (!p[0] && !memcmp(p, p + 1, length - 1));
+}
+
+int tt_recovery_compare(const struct tt_super *super,
+                        const struct tt_source *src,
+                        const struct tt_redo *sample, const void *disk,
+                        struct tt_error *err)
+{
+    uint8_t *head;
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+    struct tt_frame f;
+    int ret;
+
+    if (sample->kind == TT_KIND_ZERO) {
+        return is_zero(disk, sample->disk_length);
+    }
+    head = malloc(TT_HEAD_MAX);
+    if (!head) {
+        return tt_fail(err, TT_ENOMEM, 0, "out of memory");
+    }
+    ret = tt_frame_read(super, src, sample->frame_offset, head, &f, err);
+    if (ret > 0) {
+        ret = 0;
+        while (tt_table_next(&f, head + HEADER, &pos, &index, &rec)) {
+            if (rec.seq == sample->seq) {
+                ret = rec.disk_offset == sample->disk_offset &&
+                      rec.disk_length == sample->disk_length &&
+                      tt_payload_check(&rec, disk, NULL);
+                break;
+            }
+        }
+    }
+    free(head);
+    return ret;
+}
+
+/* ---- all together ------------------------------------------------------ */
+
+static int find_rewrites(struct gather *g)
+{
+    struct tt_recovery *r = g->r;
+    size_t room = 0;
+
+    for (size_t i = 0; i < g->frame_count; i++) {
+        if (g->frame_ends[i] > r->scan.durable_seq &&
+            !append_to(&r->rewrites, &r->rewrite_count, &room,
+                       sizeof(g->frames[i]), &g->frames[i])) {
+            return no_memory(g);
+        }
+    }
+    return 0;
+}
+
+/* The boot that the last frame's boottime belongs to, if it can be read. */
+static int find_boot_id(struct gather *g)
+{
+    struct tt_recovery *r = g->r;
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+    struct tt_frame f;
+    int ret;
+
+    if (r->scan.empty || !r->scan.last.session_offset) {
+        return 0;
+    }
+    ret = tt_frame_read(g->super, g->src, r->scan.last.session_offset,
+                        g->head, &f, g->err);
+    while (ret > 0 &&
+           tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
+        struct tt_session_body s;
+
+        if (rec.kind == TT_KIND_SESSION && rec.body &&
+            rec.payload_length >= sizeof(s)) {
+            memcpy(&s, rec.body, sizeof(s));
+            memcpy(r->boot_id, s.boot_id, TT_UUID_SIZE);
+            r->has_boot_id = true;
+        }
+    }
+    return ret < 0 ? ret : 0;
+}
+
+static int gather_all(struct gather *g)
+{
+    const struct tt_scan_ops ops = {
+        .frame = see_frame, .damage = see_damage, .opaque = g,
+    };
+    struct tt_recovery *r = g->r;
+    uint64_t from;
+    int ret;
+
+    g->head = malloc(TT_HEAD_MAX);
+    g->body = malloc(TT_PAYLOAD_RECORD_MAX);
+    g->covered = tt_blocks_new(TT_SECTOR);
+    r->captured = tt_blocks_new(TT_GRID);
+    r->unmapped = tt_blocks_new(TT_GRID);
+    if (!g->head || !g->body || !g->covered || !r->captured || !r->unmapped) {
+        return no_memory(g);
+    }
+    r->writer.super = *g->super;
+    ret = where_to_begin(g, &from);
+    if (ret == 0) {
+        ret = tt_scan_run(g->super, g->src, from, &ops, &r->scan, g->err);
+    }
+    if (ret == 0) {
+        ret = find_rewrites(g);
+    }
+    if (ret == 0) {
+        ret = find_captured(g);
+    }
+    if (ret == 0) {
+        ret = find_redos(g);
+    }
+    if (ret == 0) {
+        ret = find_samples(g);
+    }
+    if (ret == 0) {
+        ret = find_boot_id(g);
+    }
+    return ret;
+}
+
+int tt_recovery_run(const struct tt_super *super, const struct tt_source *src,
+                    struct tt_recovery *ret_recovery, struct tt_error *err)
+{
+    struct tt_error own_err;
+    struct gather g = {
+        .super = super, .src = src, .r = ret_recovery,
+        .err = err ? err : &own_err,
+    };
+    int ret;
+
+    memset(ret_recovery, 0, sizeof(*ret_recovery));
+    ret = gather_all(&g);
+    free(g.head);
+    free(g.body);
+    free(g.seen);
+    free(g.frames);
+    free(g.frame_ends);
+    free(g.captures);
+    tt_blocks_free(g.covered);
+    return ret;
+}
+
+void tt_recovery_clear(struct tt_recovery *r)
+{
+    tt_writer_clear(&r->writer);
+    free(r->rewrites);
+    free(r->redos);
+    free(r->samples);
+    free(r->damages);
+    tt_blocks_free(r->captured);
+    tt_blocks_free(r->unmapped);
+    memset(r, 0, sizeof(*r));
+}

@@ -1,0 +1,253 @@
+/*
+ * How are the processes behind a view started, watched and ended?
+ *
+ * A view outlives the `ttjournal mount` that made it, and another process
+ * takes it down, perhaps days later.  So a process is known by its number and
+ * the time it started (field 22 of /proc/PID/stat), and a pidfd is used to
+ * wait for it and to signal it: a number that was reused is never killed.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "process.h"
+#include "tool.h"
+
+/* How long a process that was asked to end may take */
+#define TERM_MS 5000
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+void process_catch_signals(void)
+{
+    struct sigaction sa = { .sa_handler = on_signal };
+
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+}
+
+bool process_interrupted(void)
+{
+    return interrupted;
+}
+
+void process_pause(void)
+{
+    struct timespec ts = { .tv_nsec = 2 * 1000 * 1000 };
+
+    nanosleep(&ts, NULL);
+}
+
+/* ---- who is it --------------------------------------------------------- */
+
+/* When process @pid started, in the kernel's ticks; 0 if there is none. */
+static uint64_t start_time(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = NULL;
+    g_auto(GStrv) fields = NULL;
+    const char *rest;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return 0;
+    }
+    rest = strrchr(text, ')'); /* a command's name may hold anything */
+    if (rest == NULL) {
+        return 0;
+    }
+    fields = g_strsplit(rest + 1, " ", -1); /* [0] is "", [1] is field 3 */
+    return g_strv_length(fields) > 20 ? g_ascii_strtoull(fields[20], NULL, 10)
+                                      : 0;
+}
+
+/* A pidfd of the process that was started, or -1 if it is gone. */
+static int open_process(const struct process *p)
+{
+    int fd;
+
+    if (p->pid <= 0) {
+        return -1;
+    }
+    fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+    if (fd >= 0 && start_time(p->pid) != p->start) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* ---- starting ---------------------------------------------------------- */
+
+static void child_signals(void)
+{
+    sigset_t none;
+
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void child(const char *const *argv, int output, bool dies_with_us,
+                  pid_t parent)
+{
+    int null = open("/dev/null", O_RDWR);
+
+    child_signals();
+    if (dies_with_us) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() != parent) { /* it died before we asked */
+            _exit(127);
+        }
+    } else {
+        setsid();
+    }
+    dup2(null, STDIN_FILENO);
+    dup2(output, STDOUT_FILENO);
+    dup2(output, STDERR_FILENO);
+    execvp(argv[0], (char *const *)argv);
+    dprintf(STDERR_FILENO, "%s: %s\n", argv[0], strerror(errno));
+    _exit(127);
+}
+
+static int start(const char *const *argv, int output, bool dies_with_us,
+                 pid_t *ret_pid)
+{
+    pid_t parent = getpid();
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid < 0) {
+        return tool_fail(EXIT_IO, "%s cannot be started: %s", argv[0],
+                         g_strerror(errno));
+    }
+    if (pid == 0) {
+        child(argv, output, dies_with_us, parent);
+    }
+    *ret_pid = pid;
+    return EXIT_OK;
+}
+
+int process_start(const char *const *argv, const char *log, bool dies_with_us,
+                  struct process *ret)
+{
+    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    pid_t pid = 0;
+    int status;
+
+    if (fd < 0) {
+        return tool_fail(EXIT_IO, "%s: cannot be written: %s", log,
+                         g_strerror(errno));
+    }
+    status = start(argv, fd, dies_with_us, &pid);
+    close(fd);
+    if (status == EXIT_OK) {
+        *ret = (struct process){ .pid = pid, .start = start_time(pid) };
+    }
+    return status;
+}
+
+/* Reads all that comes, until the other end is closed. */
+static char *read_all(int fd)
+{
+    GString *s = g_string_new(NULL);
+    char buf[4096];
+    ssize_t n;
+
+    while ((n = read(fd, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR)) {
+        g_string_append_len(s, buf, MAX(n, 0));
+    }
+    return g_string_free(s, FALSE);
+}
+
+int process_run(const char *const *argv, char **ret_output)
+{
+    int pipe_fds[2], how, status;
+    pid_t pid;
+
+    *ret_output = NULL;
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0) {
+        return tool_fail(EXIT_IO, "no pipe: %s", g_strerror(errno));
+    }
+    status = start(argv, pipe_fds[1], true, &pid);
+    close(pipe_fds[1]);
+    if (status != EXIT_OK) {
+        close(pipe_fds[0]);
+        return status;
+    }
+    *ret_output = read_all(pipe_fds[0]);
+    close(pipe_fds[0]);
+    while (waitpid(pid, &how, 0) < 0 && errno == EINTR) {
+        continue;
+    }
+    g_strchomp(*ret_output);
+    return WIFEXITED(how) && WEXITSTATUS(how) == 0 ? EXIT_OK : EXIT_NO_VIEW;
+}
+
+/* ---- ending ------------------------------------------------------------ */
+
+/* True if it ended within @timeout_ms. */
+static bool await(int fd, int timeout_ms)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    int r;
+
+    do {
+        r = poll(&p, 1, timeout_ms);
+    } while (r < 0 && errno == EINTR);
+    return r > 0;
+}
+
+bool process_alive(const struct process *p)
+{
+    int fd;
+    bool alive;
+
+    waitpid(p->pid, NULL, WNOHANG); /* fails if it is no child; no matter */
+    fd = open_process(p);
+    if (fd < 0) {
+        return false;
+    }
+    alive = !await(fd, 0);
+    close(fd);
+    return alive;
+}
+
+void process_end(struct process *p, unsigned patience_ms)
+{
+    int fd = open_process(p);
+
+    if (fd >= 0 && !await(fd, (int)patience_ms)) {
+        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+        if (!await(fd, TERM_MS)) {
+            syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+            await(fd, TERM_MS);
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+        waitpid(p->pid, NULL, WNOHANG);
+    }
+    *p = (struct process){ 0 };
+}
