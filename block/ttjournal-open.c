@@ -278,9 +278,8 @@ static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, Error **errp,
     BDRVTtjournalState *s = bs->opaque;
 
     error_setg(errp, "ttjournal: disk '%s' is not as journal '%s' left it: "
-               "%s; nothing was changed: begin a new journal, or see "
-               "'ttjournal reconcile'", bs->file->bs->filename,
-               s->journal->bs->filename, why);
+               "%s; nothing was changed: begin a new journal for it",
+               bs->file->bs->filename, s->journal->bs->filename, why);
     return -ESTALE;
 }
 

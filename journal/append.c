@@ -159,7 +159,7 @@ bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
 /* 0: the epoch goes on; else why a new one begins. */
 static uint32_t clock_step(const struct tt_writer *w, struct tt_now now)
 {
-    int64_t real, boot;
+    int64_t real, boot, gained;
 
     if (w->next_seq == 1) {
         return 0;
@@ -172,7 +172,8 @@ static uint32_t clock_step(const struct tt_writer *w, struct tt_now now)
     }
     boot = (int64_t)(now.boottime - w->last_boottime);
     if (__builtin_sub_overflow(now.realtime, w->last_time, &real) ||
-        real - boot > STEP_MIN + boot / SLEW_DIVISOR) {
+        __builtin_sub_overflow(real, boot, &gained) ||
+        gained > STEP_MIN + boot / SLEW_DIVISOR) {
         return TT_CLOCK_FORWARD;
     }
     return 0;
@@ -403,14 +404,14 @@ bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
     }
     if (!w->footer || w->footer->segment != f->segment) {
         if (w->footer && (f->flags & TT_FRAME_SEGMENT_START)) {
-            footer_free(w->ended);
+            tt_footer_free(w->ended);
             w->ended = w->footer;
         } else {
-            footer_free(w->footer);
+            tt_footer_free(w->footer);
         }
         /* Without the segment's first frame the list would not be whole. */
         w->footer = f->flags & TT_FRAME_SEGMENT_START
-            ? footer_new(f->segment,
+            ? tt_footer_new(f->segment,
                          f->segment * w->super.segment_size +
                              w->super.segments_offset, f)
             : NULL;
@@ -426,7 +427,7 @@ bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
             }
         }
     }
-    return w->footer && footer_add_frame(w->footer, f, table);
+    return w->footer && tt_footer_add_frame(w->footer, f, table);
 }
 
 bool tt_writer_commit(struct tt_writer *w, const struct tt_batch *b)
@@ -524,7 +525,7 @@ void tt_writer_open(struct tt_writer *w, const struct tt_super *super,
 
 void tt_writer_clear(struct tt_writer *w)
 {
-    footer_free(w->footer);
-    footer_free(w->ended);
+    tt_footer_free(w->footer);
+    tt_footer_free(w->ended);
     w->footer = w->ended = NULL;
 }

@@ -15,7 +15,7 @@
 
 #include "footer.h"
 
-struct tt_footer *footer_new(uint64_t segment, uint64_t segment_offset,
+struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
                              const struct tt_frame *first)
 {
     struct tt_footer *ft = calloc(1, sizeof(*ft));
@@ -31,7 +31,7 @@ struct tt_footer *footer_new(uint64_t segment, uint64_t segment_offset,
     return ft;
 }
 
-void footer_free(struct tt_footer *ft)
+void tt_footer_free(struct tt_footer *ft)
 {
     if (ft) {
         free(ft->entries);
@@ -94,7 +94,7 @@ static bool add_record(struct tt_footer *ft, const struct tt_frame *f,
     return true;
 }
 
-bool footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
+bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
                       const uint8_t *table)
 {
     uint32_t pos = 0, index = 0;
@@ -233,6 +233,6 @@ uint8_t *tt_writer_footer_part(const struct tt_writer *w, uint32_t part,
 
 void tt_writer_footer_done(struct tt_writer *w)
 {
-    footer_free(w->ended);
+    tt_footer_free(w->ended);
     w->ended = NULL;
 }

@@ -23,11 +23,11 @@ struct tt_footer {
     size_t sum_count, sum_room;
 };
 
-struct tt_footer *footer_new(uint64_t segment, uint64_t segment_offset,
+struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
                              const struct tt_frame *first);
-void footer_free(struct tt_footer *ft);
+void tt_footer_free(struct tt_footer *ft);
 /* Adds what @f holds; false if memory ran out, and the footer is given up. */
-bool footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
+bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
                       const uint8_t *table);
 
 #endif

@@ -298,6 +298,11 @@ static int take_record(struct tt_history *h, const struct tt_frame *f,
         return tt_history_gap(h, f, rec);
     case TT_KIND_FOOTER:
         return tt_history_footer(h, f, rec);
+    case TT_KIND_DAMAGE:
+        if (!h->damage_record) {
+            h->damage_record = rec->seq;
+        }
+        break;
     }
     return 0;
 }

@@ -88,6 +88,11 @@ struct tt_history {
     size_t marks_count, marks_room;
     struct tt_session *sessions;
     size_t sessions_count, sessions_room;
+    /*
+     * The first DAMAGE record, or 0.  Its writer could not know what had been
+     * captured, so behind it a first touch may lack its PREIMAGE.
+     */
+    uint64_t damage_record;
     struct tt_damage *damages;
     size_t damages_count, damages_room;
     struct tt_gap *gaps;

@@ -38,12 +38,13 @@ struct scanner {
     struct tt_scan *scan;
     struct tt_error *err;   /* never NULL */
     struct tt_error own_err;
+    uint64_t newest;    /* segment of the newest valid segment header */
     uint64_t vouched;   /* largest durable_seq in a header that counts */
     bool trust_next;    /* the next frame's place in history is known */
     uint64_t seen_start;  /* the segment start that was read last, */
     uint64_t seen_seq;    /* and the first_seq of the frame there, or 0 */
     uint8_t *head;      /* TT_HEAD_MAX bytes */
-    uint8_t *payload;   /* TT_PAYLOAD_RECORD_MAX bytes */
+    uint8_t *payload;   /* TT_PAYLOAD_RECORD_MAX bytes once it is needed */
 };
 
 /* Whole frames found behind a break, in order of their place. */
@@ -109,6 +110,12 @@ static int payload_whole(struct scanner *s, const struct tt_frame *f,
 
     if (tt_frame_end(f) > s->src->size) {
         return 0;
+    }
+    if (!s->payload) {
+        s->payload = malloc(TT_PAYLOAD_RECORD_MAX);
+        if (!s->payload) {
+            return tt_fail(s->err, TT_ENOMEM, 0, "out of memory");
+        }
     }
     while (tt_table_next(f, table, &pos, &index, &r)) {
         int ret;
@@ -393,13 +400,21 @@ static int zone_sweep(struct scanner *s, struct zone *z, uint64_t from,
 /*
  * Sweeps the segments from @from on until one has shown that @q was durable (a
  * stale frame shows nothing: the segments behind it may be history); of the
- * rest only the first frames, which tell of later sessions.
+ * rest only the first frames, which tell of later sessions.  Nothing was ever
+ * written behind the segment that follows the newest segment header, so space
+ * that was only allocated is not read.
  */
 static int zone_collect(struct scanner *s, struct zone *z, uint64_t from,
                         uint64_t q)
 {
-    uint64_t count = segment_count(s);
+    uint64_t count = segment_count(s), last = segment_of(s->super, from);
 
+    if (last < s->newest) {
+        last = s->newest;
+    }
+    if (count > last + 2) {
+        count = last + 2;
+    }
     for (uint64_t k = segment_of(s->super, from); k < count; k++) {
         uint64_t start = tt_segment_offset(s->super, k);
         uint64_t length;
@@ -579,10 +594,7 @@ static int scanner_init(struct scanner *s, struct tt_error *err)
 {
     s->err = err ? err : &s->own_err;
     s->head = malloc(TT_HEAD_MAX);
-    s->payload = malloc(TT_PAYLOAD_RECORD_MAX);
-    if (!s->head || !s->payload) {
-        free(s->head);
-        free(s->payload);
+    if (!s->head) {
         return tt_fail(err, TT_ENOMEM, 0, "out of memory");
     }
     return 0;
@@ -628,6 +640,7 @@ int tt_scan_run(const struct tt_super *super, const struct tt_source *src,
     ret = newest_segment(&s, &f);
     if (ret > 0) {
         s.vouched = f.durable_seq;
+        s.newest = f.segment;
     }
     while (ret >= 0) {
         ret = find_next(&s, &f);
@@ -693,24 +706,30 @@ static int last_still_there(struct scanner *s)
 
 /*
  * Did the writer leave what was read last behind, as an append that failed,
- * and go on in the next segment?
+ * and go on in the next segment?  Or did a later session find damage, and go
+ * on behind it, in the next segment or the one after?
  */
 static int left_behind(struct scanner *s)
 {
     const struct tt_scan *scan = s->scan;
     const struct tt_frame *last = &scan->last;
-    struct tt_frame f;
-    int ret;
 
-    if (scan->empty) {
-        return 0;
+    for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
+        struct tt_frame f;
+        int ret = frame_at(s, tt_segment_offset(s->super, last->segment + i),
+                           &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && (f.session > scan->max_session ||
+                        (f.session == last->session &&
+                         f.session_nonce == last->session_nonce &&
+                         f.first_seq <= scan->last_seq))) {
+            return 1;
+        }
     }
-    ret = frame_at(s, tt_segment_offset(s->super, last->segment + 1), &f);
-    return ret <= 0 ? ret
-                    : f.first_seq <= scan->last_seq &&
-                          (f.session > last->session ||
-                           (f.session == last->session &&
-                            f.session_nonce == last->session_nonce));
+    return 0;
 }
 
 int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
@@ -740,10 +759,7 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
             ret = left_behind(&s);
             ret = ret < 0 ? ret : !ret;
         }
-        if (ret == 0 ||
-            (ret > 0 && scan->end_offset > super->segments_offset &&
-             segment_count(&s) >
-                 segment_of(super, scan->end_offset - 1) + 2)) {
+        if (ret == 0) {
             ret = tt_fail(err, TT_ECHANGED, 0,
                           "the journal's end at %" PRIu64 " was replaced",
                           scan->end_offset);

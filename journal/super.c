@@ -241,12 +241,17 @@ int tt_super_read(const struct tt_source *src, struct tt_super *ret_super,
     if (state[0] == COPY_WHOLE && state[1] == COPY_WHOLE) {
         add_features(&sb[0], &sb[1]);
     }
-    for (unsigned i = 0; i < 2; i++) {
-        if (state[i] == COPY_WHOLE) {
-            return decode(&sb[i], ret_super, err);
-        }
+    if (state[0] != COPY_WHOLE && state[1] != COPY_WHOLE) {
+        return ret < 0 ? ret : refuse(state, err);
     }
-    return ret < 0 ? ret : refuse(state, err);
+    ret = decode(&sb[state[0] == COPY_WHOLE ? 0 : 1], ret_super, err);
+    if (ret == 0 && src->size < ret_super->segments_offset) {
+        return tt_fail(err, TT_EDAMAGED, 0,
+                       "the journal is cut short: it has %" PRIu64 " bytes, "
+                       "and none has less than %" PRIu64, src->size,
+                       ret_super->segments_offset);
+    }
+    return ret;
 }
 
 uint64_t tt_segment_offset(const struct tt_super *super, uint64_t segment)

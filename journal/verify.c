@@ -20,34 +20,15 @@
 #include <string.h>
 
 #include "footer.h"
-#include "history.h"
+#include "verify.h"
 
 #define HEADER sizeof(struct tt_frame_header)
 #define DESC sizeof(struct tt_record_header)
 
-struct verifier {
-    const struct tt_source *src;
-    const struct tt_verify_ops *ops;
-    struct tt_error *err;
-    struct tt_history *history; /* sessions, damages, what was salvaged */
-    uint64_t findings;
-    uint8_t *buf; /* TT_PAYLOAD_RECORD_MAX bytes */
-
-    /* What the next header must say, unless records are missing before it. */
-    struct tt_frame prev;
-    bool has_prev, after_damage;
-    uint64_t checkpoint_offset, notable_offset, footer_offset;
-    uint64_t next_leaf, disk_size;
-
-    /* What the footers of the present and the last segment must say. */
-    struct tt_footer *current, *ended;
-    bool current_whole, ended_whole;
-};
-
 /* ---- findings ---------------------------------------------------------- */
 
-static void __attribute__((format(printf, 3, 4)))
-report(struct verifier *v, struct tt_finding f, const char *fmt, ...)
+void tt_verify_report(struct verifier *v, struct tt_finding f, const char *fmt,
+                      ...)
 {
     char what[512];
     va_list ap;
@@ -66,14 +47,14 @@ report(struct verifier *v, struct tt_finding f, const char *fmt, ...)
 static void report_frame(struct verifier *v, const struct tt_frame *f,
                          const char *field, uint64_t is, uint64_t should)
 {
-    report(v,
-           (struct tt_finding){ .offset = f->offset,
-                                .length = HEADER,
-                                .first_seq = f->first_seq,
-                                .last_seq = tt_frame_last_seq(f),
-                                .time = f->first_time },
-           "the frame's %s is %" PRIu64 ", and should be %" PRIu64, field, is,
-           should);
+    tt_verify_report(v,
+                     (struct tt_finding){ .offset = f->offset,
+                                          .length = HEADER,
+                                          .first_seq = f->first_seq,
+                                          .last_seq = tt_frame_last_seq(f),
+                                          .time = f->first_time },
+                     "the frame's %s is %" PRIu64 ", and should be %" PRIu64,
+                     field, is, should);
 }
 
 /* A finding about what @r says of itself or of others. */
@@ -99,13 +80,8 @@ static struct tt_finding about(const struct tt_frame *f,
     return finding;
 }
 
-static bool is_zero(const uint8_t *p, size_t length)
-{
-    return !length || (!p[0] && !memcmp(p, p + 1, length - 1));
-}
-
 /* Reads to v->buf.  1, or 0 if the medium cannot or the journal is short. */
-static int read_buf(struct verifier *v, uint64_t offset, size_t length)
+int tt_verify_read(struct verifier *v, uint64_t offset, size_t length)
 {
     int ret;
 
@@ -150,10 +126,10 @@ static void check_pieces(struct verifier *v, const struct tt_frame *f,
                 finding.disk_offset = at - bad;
                 finding.disk_length = bad;
             }
-            report(v, finding,
-                   "what a %s record stored does not fit its "
-                   "checksum",
-                   tt_kind_name(r->kind));
+            tt_verify_report(v, finding,
+                             "what a %s record stored does not fit its "
+                             "checksum",
+                             tt_kind_name(r->kind));
             bad = 0;
         }
         at = next;
@@ -170,10 +146,11 @@ static int check_payload(struct verifier *v, const struct tt_frame *f,
     if (!r->payload_offset) {
         return 1;
     }
-    ret = read_buf(v, f->offset + r->payload_offset, r->payload_length);
+    ret = tt_verify_read(v, f->offset + r->payload_offset, r->payload_length);
     if (ret == 0) {
-        report(v, about(f, r), "what a %s record stored cannot be read",
-               kind ? kind : "later");
+        tt_verify_report(v, about(f, r),
+                         "what a %s record stored cannot be read",
+                         kind ? kind : "later");
     } else if (ret > 0 && !tt_payload_check(r, v->buf, NULL)) {
         check_pieces(v, f, r);
         ret = 0;
@@ -184,17 +161,19 @@ static int check_payload(struct verifier *v, const struct tt_frame *f,
 static int check_padding(struct verifier *v, uint64_t offset, uint64_t length,
                          const char *what)
 {
-    int ret = length ? read_buf(v, offset, length) : 1;
+    int ret = length ? tt_verify_read(v, offset, length) : 1;
 
     if (ret < 0) {
         return ret;
     }
     if (ret == 0) {
-        report(v, (struct tt_finding){ .offset = offset, .length = length },
-               "%s cannot be read", what);
-    } else if (length && !is_zero(v->buf, length)) {
-        report(v, (struct tt_finding){ .offset = offset, .length = length },
-               "%s is not zero", what);
+        tt_verify_report(
+            v, (struct tt_finding){ .offset = offset, .length = length },
+            "%s cannot be read", what);
+    } else if (length && !tt_verify_is_zero(v->buf, length)) {
+        tt_verify_report(
+            v, (struct tt_finding){ .offset = offset, .length = length },
+            "%s is not zero", what);
     }
     return 0;
 }
@@ -251,14 +230,15 @@ static int check_footer(struct verifier *v, const struct tt_frame *f,
     int ret = 1;
 
     if (r->payload_length < sizeof(b)) {
-        report(v, about(f, r), "a footer is too short");
+        tt_verify_report(v, about(f, r), "a footer is too short");
         return 0;
     }
     memcpy(&b, body, sizeof(b));
     if (tt_get64(b.segment) >= f->segment) {
-        report(v, about(f, r),
-               "a footer is of segment %" PRIu64 ", which has not ended",
-               tt_get64(b.segment));
+        tt_verify_report(v, about(f, r),
+                         "a footer is of segment %" PRIu64
+                         ", which has not ended",
+                         tt_get64(b.segment));
         return 0;
     }
     if (v->ended && tt_get64(b.segment) == v->ended->segment &&
@@ -266,10 +246,10 @@ static int check_footer(struct verifier *v, const struct tt_frame *f,
         ret = footer_fits(v, body, r->payload_length);
     }
     if (ret == 0) {
-        report(v, about(f, r),
-               "the footer of segment %" PRIu64
-               " does not say what that segment holds",
-               v->ended->segment);
+        tt_verify_report(v, about(f, r),
+                         "the footer of segment %" PRIu64
+                         " does not say what that segment holds",
+                         v->ended->segment);
     }
     return ret < 0 ? ret : 0;
 }
@@ -281,16 +261,16 @@ static bool follow_segment(struct verifier *v, const struct tt_frame *f,
     bool broken = v->after_damage || (f->flags & TT_FRAME_AFTER_DAMAGE);
 
     if (!v->current || v->current->segment != f->segment) {
-        footer_free(v->ended);
+        tt_footer_free(v->ended);
         v->ended = v->current;
         v->ended_whole = v->current_whole && !broken;
-        v->current = footer_new(
+        v->current = tt_footer_new(
             f->segment, tt_segment_offset(&v->history->super, f->segment), f);
         v->current_whole = f->flags & TT_FRAME_SEGMENT_START;
     } else if (broken) {
         v->current_whole = false;
     }
-    return v->current && footer_add_frame(v->current, f, table);
+    return v->current && tt_footer_add_frame(v->current, f, table);
 }
 
 /* ---- records ----------------------------------------------------------- */
@@ -302,17 +282,17 @@ static void check_range(struct verifier *v, const struct tt_frame *f,
 
     if (r->kind == TT_KIND_RESIZE) {
         if (r->disk_offset != v->disk_size) {
-            report(v, about(f, r),
-                   "the disk is resized from %" PRIu64
-                   ", but its size was %" PRIu64,
-                   r->disk_offset, v->disk_size);
+            tt_verify_report(v, about(f, r),
+                             "the disk is resized from %" PRIu64
+                             ", but its size was %" PRIu64,
+                             r->disk_offset, v->disk_size);
         }
         v->disk_size = r->disk_length;
     } else if (tt_kind_is_version(r->kind) && end > v->disk_size) {
-        report(v, about(f, r),
-               "a %s record reaches beyond the disk's end at "
-               "%" PRIu64,
-               tt_kind_name(r->kind), v->disk_size);
+        tt_verify_report(v, about(f, r),
+                         "a %s record reaches beyond the disk's end at "
+                         "%" PRIu64,
+                         tt_kind_name(r->kind), v->disk_size);
     }
 }
 
@@ -328,7 +308,7 @@ static int check_session(struct verifier *v, const struct tt_frame *f,
     if (ret == 0) {
         tt_session_clear(&s);
     } else if (ret == -TT_EDAMAGED) {
-        report(v, about(f, r), "a SESSION record is not well-formed");
+        tt_verify_report(v, about(f, r), "a SESSION record is not well-formed");
         ret = 0;
     }
     return ret;
@@ -345,30 +325,31 @@ static int check_body(struct verifier *v, const struct tt_frame *f,
         return check_session(v, f, r, body);
     case TT_KIND_MARK:
         if (!tt_mark_name_ok((const char *)body, r->payload_length)) {
-            report(v, about(f, r), "a MARK record has no valid name");
+            tt_verify_report(v, about(f, r), "a MARK record has no valid name");
         }
         break;
     case TT_KIND_CHECKPOINT:
         if (r->payload_length < sizeof(cp)) {
-            report(v, about(f, r), "a CHECKPOINT record is too short");
+            tt_verify_report(v, about(f, r),
+                             "a CHECKPOINT record is too short");
             break;
         }
         memcpy(&cp, body, sizeof(cp));
         if (tt_get64(cp.level_seq) >= r->seq ||
             tt_get64(cp.map_prev) >= f->offset) {
-            report(v, about(f, r),
-                   "a CHECKPOINT record refers to what comes "
-                   "after it");
+            tt_verify_report(v, about(f, r),
+                             "a CHECKPOINT record refers to what comes "
+                             "after it");
         }
         break;
     case TT_KIND_CLOCK:
         if (r->payload_length < sizeof(struct tt_clock_body)) {
-            report(v, about(f, r), "a CLOCK record is too short");
+            tt_verify_report(v, about(f, r), "a CLOCK record is too short");
         }
         break;
     case TT_KIND_GAP:
         if (r->payload_length < sizeof(struct tt_gap_body)) {
-            report(v, about(f, r), "a GAP record is too short");
+            tt_verify_report(v, about(f, r), "a GAP record is too short");
         }
         break;
     case TT_KIND_FOOTER:
@@ -400,8 +381,9 @@ static int check_record(struct verifier *v, const struct tt_frame *f,
         ret = check_body(v, f, r, r->body ? r->body : v->buf);
     }
     if (r->body && r->payload_length % 8 &&
-        !is_zero(r->body + r->payload_length, 8 - r->payload_length % 8)) {
-        report(v, about(f, r), "the padding of a record is not zero");
+        !tt_verify_is_zero(r->body + r->payload_length,
+                           8 - r->payload_length % 8)) {
+        tt_verify_report(v, about(f, r), "the padding of a record is not zero");
     }
     check_range(v, f, r);
     note_short_cuts(v, f, r);
@@ -446,9 +428,6 @@ static void check_header(struct verifier *v, const struct tt_frame *f)
     }
 }
 
-static int check_slack(struct verifier *v, uint64_t from, uint64_t to,
-                       int64_t time, bool torn);
-
 static int check_frame(void *opaque, const struct tt_frame *f,
                        const uint8_t *table)
 {
@@ -462,7 +441,7 @@ static int check_frame(void *opaque, const struct tt_frame *f,
     int ret = 0;
 
     if (!v->after_damage) {
-        ret = check_slack(v, slack, f->offset, f->first_time, false);
+        ret = tt_verify_slack(v, slack, f->offset, f->first_time, false);
     }
     check_header(v, f);
     if (ret == 0 && !follow_segment(v, f, table)) {
@@ -510,15 +489,16 @@ static int check_salvaged(struct verifier *v, const struct salvaged *s)
     if (!s->checksums) {
         return 0;
     }
-    ret = read_buf(v, s->payload, s->disk_length);
+    ret = tt_verify_read(v, s->payload, s->disk_length);
     if (ret == 0 || (ret > 0 && !tt_payload_check(&r, v->buf, NULL))) {
-        report(v,
-               (struct tt_finding){ s->payload, s->disk_length, s->seq, s->seq,
-                                    s->disk_offset, s->disk_length, s->time,
-                                    false, NULL },
-               "what a missing %s record stored is lost; its footer tells "
-               "where it wrote",
-               tt_kind_name(s->kind));
+        tt_verify_report(
+            v,
+            (struct tt_finding){ s->payload, s->disk_length, s->seq, s->seq,
+                                 s->disk_offset, s->disk_length, s->time, false,
+                                 NULL },
+            "what a missing %s record stored is lost; its footer tells "
+            "where it wrote",
+            tt_kind_name(s->kind));
     }
     return ret < 0 ? ret : 0;
 }
@@ -531,17 +511,17 @@ static int check_damage(void *opaque, const struct tt_damage *d)
     int ret = 0;
 
     v->after_damage = true;
-    report(v,
-           (struct tt_finding){ .offset = d->offset,
-                                .length = d->length,
-                                .first_seq = d->first_seq,
-                                .last_seq = d->last_seq,
-                                .time = d->after_time },
-           "damaged: %" PRIu64 " records are missing%s",
-           d->last_seq - d->first_seq + 1,
-           b && b->last_seq >= d->first_seq
-               ? ""
-               : "; a footer tells what they wrote, and where");
+    tt_verify_report(v,
+                     (struct tt_finding){ .offset = d->offset,
+                                          .length = d->length,
+                                          .first_seq = d->first_seq,
+                                          .last_seq = d->last_seq,
+                                          .time = d->after_time },
+                     "damaged: %" PRIu64 " records are missing%s",
+                     d->last_seq - d->first_seq + 1,
+                     b && b->last_seq >= d->first_seq
+                         ? ""
+                         : "; a footer tells what they wrote, and where");
     for (size_t i = 0; i < h->salvaged_count && ret == 0; i++) {
         if (h->salvaged[i].seq >= d->first_seq &&
             h->salvaged[i].seq <= d->last_seq) {
@@ -551,132 +531,29 @@ static int check_damage(void *opaque, const struct tt_damage *d)
     return ret;
 }
 
-/* ---- what is no part of history ---------------------------------------- */
-
-/* Has a SESSION named [from, to), in whole sectors, as torn? */
-static bool was_torn(const struct tt_history *h, uint64_t from, uint64_t to)
-{
-    for (size_t i = 0; i < h->sessions_count; i++) {
-        const struct tt_session *s = &h->sessions[i];
-        uint64_t first = s->torn_offset - s->torn_offset % TT_SECTOR;
-        uint64_t end;
-
-        if (s->torn_length &&
-            !__builtin_add_overflow(s->torn_offset, s->torn_length, &end) &&
-            first <= from && (to <= end || to - end < TT_SECTOR)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/*
- * Mentions what lies in [from, to), where no frame of history does.  @torn:
- * behind the end, where a crash leaves bytes that nobody has named yet.
- */
-static int check_slack(struct verifier *v, uint64_t from, uint64_t to,
-                       int64_t time, bool torn)
-{
-    uint64_t first = 0, end = 0;
-
-    for (uint64_t at = from; at < to;) {
-        size_t len = to - at < TT_PAYLOAD_RECORD_MAX ? (size_t)(to - at)
-                                                     : TT_PAYLOAD_RECORD_MAX;
-        int ret = read_buf(v, at, len);
-
-        if (ret < 0) {
-            return ret;
-        }
-        for (size_t i = 0; i < len && (ret == 0 || !is_zero(v->buf, len));
-             i += TT_SECTOR) {
-            size_t n = len - i < TT_SECTOR ? len - i : TT_SECTOR;
-
-            if ((ret && is_zero(v->buf + i, n)) ||
-                was_torn(v->history, at + i, at + i + n)) {
-                continue;
-            }
-            first = end ? first : at + i;
-            end = at + i + n;
-        }
-        at += len;
-    }
-    if (end) {
-        report(v,
-               (struct tt_finding){ .offset = first,
-                                    .length = end - first,
-                                    .time = time,
-                                    .harmless = true },
-               torn ? "not part of the history: what a crash, or an append "
-                      "under way, left behind its end"
-                    : "not part of the history: bytes between frames");
-    }
-    return 0;
-}
-
-/* Is @p a whole superblock that says what *first does? (0: it is *first) */
-static bool copy_fits(const uint8_t *p, uint64_t offset,
-                      struct tt_superblock *first)
-{
-    const size_t id = offsetof(struct tt_superblock, offset);
-    const size_t rest = offsetof(struct tt_superblock, created);
-    const size_t sum = offsetof(struct tt_superblock, checksum);
-    struct tt_superblock sb;
-
-    memcpy(&sb, p, sizeof(sb));
-    if (memcmp(sb.magic, TT_SUPERBLOCK_MAGIC, TT_MAGIC_SIZE) ||
-        tt_get64(sb.offset) != offset ||
-        tt_get64(sb.checksum) != tt_checksum(&sb, sum)) {
-        return false;
-    }
-    if (tt_get64(first->checksum) == 0) {
-        *first = sb;
-    }
-    return !memcmp(&sb, first, id) &&
-           !memcmp(p + rest, (const uint8_t *)first + rest, sum - rest);
-}
-
-/* Superblocks, and the padding behind them. */
-static int check_super(struct verifier *v)
-{
-    struct tt_superblock first = { 0 };
-
-    for (uint64_t at = 0; at < TT_SEGMENTS_OFFSET; at += TT_SECTOR) {
-        bool copy = at == 0 || at == TT_SUPERBLOCK_COPY;
-        int ret = read_buf(v, at, TT_SECTOR);
-
-        if (ret < 0) {
-            return ret;
-        }
-        if (ret == 0 || (copy ? !copy_fits(v->buf, at, &first)
-                              : !is_zero(v->buf, TT_SECTOR))) {
-            report(v, (struct tt_finding){ .offset = at, .length = TT_SECTOR },
-                   copy ? "a copy of the superblock is damaged"
-                        : "the padding of the superblock is not zero");
-        }
-    }
-    return 0;
-}
+/* ---- entry point ------------------------------------------------------- */
 
 static int verify_all(struct verifier *v)
 {
     struct tt_scan_ops ops = { check_frame, check_damage, v };
     const struct tt_super *super = &v->history->super;
     struct tt_scan scan;
-    int ret = check_super(v);
+    int ret = tt_verify_super(v);
 
     v->disk_size = super->disk_size;
     if (ret == 0) {
         ret = tt_scan_run(super, v->src, 0, &ops, &scan, v->err);
     }
     if (ret == 0 && v->history->stats.duplicate_preimages) {
-        report(v, (struct tt_finding){ .harmless = true },
-               "%" PRIu64 " PREIMAGE records are of blocks that had one, and "
-               "are ignored",
-               v->history->stats.duplicate_preimages);
+        tt_verify_report(v, (struct tt_finding){ .harmless = true },
+                         "%" PRIu64
+                         " PREIMAGE records are of blocks that had one, and "
+                         "are ignored",
+                         v->history->stats.duplicate_preimages);
     }
     if (ret == 0 && scan.end_offset < v->src->size) {
-        ret = check_slack(v, scan.end_offset, v->src->size,
-                          scan.empty ? 0 : scan.last.last_time, true);
+        ret = tt_verify_slack(v, scan.end_offset, v->src->size,
+                              scan.empty ? 0 : scan.last.last_time, true);
     }
     if (ret == 0 && v->ops && v->ops->progress) {
         v->ops->progress(v->ops->opaque, v->src->size, v->src->size);
@@ -702,8 +579,8 @@ int tt_verify(const struct tt_source *src, const struct tt_verify_ops *ops,
         ret = verify_all(&v);
     }
     *ret_findings = v.findings;
-    footer_free(v.current);
-    footer_free(v.ended);
+    tt_footer_free(v.current);
+    tt_footer_free(v.ended);
     free(v.buf);
     tt_history_free(v.history);
     return ret;

@@ -11,6 +11,9 @@
  *     the disk has changed since.
  *
  * A range of a GAP that has no version was changed without being captured.
+ * So may be a range whose first version is behind a DAMAGE record: its writer
+ * could not know what the missing records had captured, and a capture that
+ * came too late would be taken for the original.
  *
  * Then the answer is that nobody knows.  Bytes are served only if they fit the
  * checksums in the record's descriptor, or in the footer that tells of it.
@@ -47,25 +50,42 @@ static void answer_damaged(uint64_t cause, struct tt_extent *ext)
                                .record_seq = cause };
 }
 
+/* Narrows @ext to where @hit holds, and returns its version. */
+static const struct version *narrow(struct tt_extent *ext,
+                                    const struct index_hit *hit)
+{
+    if (hit->end - ext->offset < ext->length) {
+        ext->length = hit->end - ext->offset;
+    }
+    return hit->version;
+}
+
 /* There is no version: may the live disk be asked? */
 static void answer_disk(const struct tt_history *h, struct tt_extent *ext)
 {
-    struct index_hit doubt;
+    const struct version *v;
+    struct index_hit hit;
 
     if (h->blinds_count) {
         answer_damaged(h->blinds[0].damage_seq, ext);
         return;
     }
     ext->kind = TT_EXTENT_DISK;
-    if (!h->gaps_count) {
-        return;
+    if (h->damage_record) {
+        tt_index_oldest(&h->versions, ext->offset, &hit);
+        v = narrow(ext, &hit);
+        if (v && v->seq > h->damage_record) {
+            answer_damaged(h->damages_count ? h->damages[0].first_seq
+                                            : h->damage_record, ext);
+            return;
+        }
     }
-    tt_index_oldest(&h->doubts, ext->offset, &doubt);
-    if (doubt.end - ext->offset < ext->length) {
-        ext->length = doubt.end - ext->offset;
-    }
-    if (doubt.version) {
-        answer_damaged(doubt.version->seq, ext);
+    if (h->gaps_count) {
+        tt_index_oldest(&h->doubts, ext->offset, &hit);
+        v = narrow(ext, &hit);
+        if (v) {
+            answer_damaged(v->seq, ext);
+        }
     }
 }
 
@@ -78,9 +98,7 @@ static void look(const struct tt_history *h, uint64_t seq, uint64_t offset,
 
     tt_index_newest(&h->versions, offset, seq, &hit);
     *ret = (struct tt_extent){ .offset = offset, .length = length };
-    if (hit.end - offset < length) {
-        ret->length = hit.end - offset;
-    }
+    narrow(ret, &hit);
     if (b && (!hit.version || hit.version->seq < b->first_seq)) {
         answer_damaged(b->damage_seq, ret);
         return;
@@ -90,10 +108,7 @@ static void look(const struct tt_history *h, uint64_t seq, uint64_t offset,
         return;
     }
     tt_index_oldest(&h->preimages, offset, &first);
-    if (first.end - offset < ret->length) {
-        ret->length = first.end - offset;
-    }
-    if (first.version) {
+    if (narrow(ret, &first)) {
         answer_version(first.version, 0, ret);
     } else {
         answer_disk(h, ret);

@@ -25,6 +25,7 @@ struct report {
     JsonBuilder *json;     /* NULL: text */
     gint64 started, shown; /* of progress, monotonic microseconds */
     bool progress;         /* a line of progress stands on the terminal */
+    uint64_t faults;       /* findings that are not harmless */
 };
 
 static void clear_progress(struct report *r)
@@ -56,6 +57,7 @@ static void finding_json(JsonBuilder *b, const struct tt_finding *f)
 {
     json_builder_begin_object(b);
     json_string(b, "what", f->what);
+    json_bool(b, "harmless", f->harmless);
     json_int(b, "offset", f->offset);
     json_int(b, "length", f->length);
     if (f->first_seq) {
@@ -76,7 +78,8 @@ static void finding_text(const struct tt_finding *f)
 {
     char time[TT_TIME_SIZE];
 
-    printf("%" PRIu64 "+%" PRIu64 ": %s", f->offset, f->length, f->what);
+    printf("%s%" PRIu64 "+%" PRIu64 ": %s", f->harmless ? "note: " : "",
+           f->offset, f->length, f->what);
     if (f->first_seq) {
         printf("; records seq:%" PRIu64 " to seq:%" PRIu64, f->first_seq,
                f->last_seq);
@@ -95,6 +98,7 @@ static void finding(void *opaque, const struct tt_finding *f)
     struct report *r = opaque;
 
     clear_progress(r);
+    r->faults += !f->harmless;
     if (r->json) {
         finding_json(r->json, f);
     } else {
@@ -119,7 +123,7 @@ static bool live_bytes(const char *path, uint64_t *ret_live)
     return true;
 }
 
-static void summarise(struct report *r, uint64_t findings)
+static void summarise(struct report *r)
 {
     g_autofree char *size = NULL;
     uint64_t live = 0;
@@ -127,7 +131,7 @@ static void summarise(struct report *r, uint64_t findings)
 
     if (r->json) {
         json_builder_end_array(r->json);
-        json_bool(r->json, "whole", findings == 0);
+        json_bool(r->json, "whole", r->faults == 0);
         if (known) {
             json_int(r->json, "live_disk_bytes", live);
         }
@@ -135,11 +139,11 @@ static void summarise(struct report *r, uint64_t findings)
         json_print(r->json, true);
         return;
     }
-    if (findings == 0) {
+    if (r->faults == 0) {
         printf("%s: whole\n", r->path);
     } else {
-        printf("%s: %" PRIu64 " finding%s\n", r->path, findings,
-               findings == 1 ? "" : "s");
+        printf("%s: %" PRIu64 " finding%s\n", r->path, r->faults,
+               r->faults == 1 ? "" : "s");
     }
     if (known && live > 0) {
         size = tool_size(live);
@@ -174,8 +178,8 @@ static int verify(const char *path, const struct tt_file *file)
         return tool_report(&err);
     }
     clear_progress(&r);
-    summarise(&r, findings);
-    return findings == 0 ? EXIT_OK : EXIT_FOUND;
+    summarise(&r);
+    return r.faults == 0 ? EXIT_OK : EXIT_FOUND;
 }
 
 static int run(const struct tool_command *command, int argc, char **argv)

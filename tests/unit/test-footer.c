@@ -1,0 +1,241 @@
+/*
+ * Footers: does one list every version of its segment, in order?
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include "unit.h"
+
+struct seen {
+    uint64_t offset, length, seq;
+    uint16_t kind, flags;
+    uint64_t payload;
+    uint32_t sums;
+    uint64_t sum[SIM_DISK_MAX / TT_GRID + 1];
+};
+
+struct listing {
+    struct seen *items;
+    size_t count;
+    uint64_t segment, first_seq, last_seq, end, chain, leaves, first_leaf;
+    uint64_t max_length;
+    const struct tt_super *super;
+};
+
+static int list_frame(void *opaque, const struct tt_frame *f,
+                      const uint8_t *table)
+{
+    struct listing *l = opaque;
+    uint32_t pos = 0, index = 0;
+    struct tt_record r;
+
+    if (f->segment != l->segment) {
+        return 0;
+    }
+    if (!l->first_seq) {
+        l->first_seq = f->first_seq;
+        l->first_leaf = f->first_leaf;
+    }
+    l->last_seq = tt_frame_last_seq(f);
+    l->end = tt_frame_end(f);
+    l->chain = f->own_chain;
+    l->leaves += (f->length + TT_LEAF - 1) / TT_LEAF;
+    while (tt_table_next(f, table, &pos, &index, &r)) {
+        struct seen *s = &l->items[l->count];
+
+        if (!tt_kind_is_version(r.kind) && r.kind != TT_KIND_RESIZE) {
+            continue;
+        }
+        *s = (struct seen){
+            .offset = r.disk_offset, .length = r.disk_length, .seq = r.seq,
+            .kind = r.kind, .flags = r.flags, .sums = r.checksum_count,
+            .payload = r.payload_offset
+                ? f->offset + r.payload_offset -
+                      tt_segment_offset(l->super, l->segment) : 0,
+        };
+        for (uint32_t i = 0; i < r.checksum_count; i++) {
+            s->sum[i] = tt_get64(r.checksums[i]);
+        }
+        if (r.kind != TT_KIND_RESIZE && r.disk_length > l->max_length) {
+            l->max_length = r.disk_length;
+        }
+        l->count++;
+    }
+    return 0;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct seen *x = a, *y = b;
+
+    return x->offset != y->offset ? (x->offset < y->offset ? -1 : 1)
+                                  : (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* Holds part @part against the sorted items from *at on. */
+static void check_part(const struct listing *l, const uint8_t *body,
+                       uint32_t length, uint32_t part, uint32_t parts,
+                       size_t *at)
+{
+    struct tt_footer_body b;
+    const uint8_t *entries = body + sizeof(b), *sums;
+    uint32_t n, done = 0;
+
+    memcpy(&b, body, sizeof(b));
+    n = tt_get32(b.entry_count);
+    sums = entries + n * sizeof(struct tt_footer_entry);
+    ck_assert_uint_eq(length, sizeof(b) + n * sizeof(struct tt_footer_entry) +
+                                  tt_get32(b.checksum_count) * 8);
+    ck_assert_uint_eq(tt_get64(b.segment), l->segment);
+    ck_assert_uint_eq(tt_get64(b.first_seq), l->first_seq);
+    ck_assert_uint_eq(tt_get64(b.last_seq), l->last_seq);
+    ck_assert_uint_eq(tt_get64(b.end_offset), l->end);
+    ck_assert_uint_eq(tt_get64(b.last_chain), l->chain);
+    ck_assert_uint_eq(tt_get64(b.first_leaf), l->first_leaf);
+    ck_assert_uint_eq(tt_get64(b.leaf_count), l->leaves);
+    ck_assert_uint_eq(tt_get64(b.max_disk_length), l->max_length);
+    ck_assert_uint_eq(tt_get32(b.part), part);
+    ck_assert_uint_eq(tt_get32(b.part_count), parts);
+    for (uint32_t i = 0; i < n; i++, (*at)++) {
+        const struct seen *s = &l->items[*at];
+        struct tt_footer_entry e;
+
+        ck_assert_uint_lt(*at, l->count);
+        memcpy(&e, entries + i * sizeof(e), sizeof(e));
+        ck_assert_uint_eq(tt_get64(e.disk_offset), s->offset);
+        ck_assert_uint_eq(tt_get64(e.disk_length), s->length);
+        ck_assert_uint_eq(tt_get32(e.seq), s->seq - l->first_seq);
+        ck_assert_uint_eq(tt_get16(e.kind), s->kind);
+        ck_assert_uint_eq(tt_get16(e.flags), s->flags);
+        ck_assert_uint_eq(tt_get32(e.payload_offset), s->payload);
+        ck_assert_uint_eq(tt_get32(e.first_checksum), done);
+        for (uint32_t k = 0; k < s->sums; k++, done++) {
+            tt_le64 sum;
+
+            memcpy(&sum, sums + done * 8, 8);
+            ck_assert_uint_eq(tt_get64(sum), s->sum[k]);
+        }
+    }
+    ck_assert_uint_eq(done, tt_get32(b.checksum_count));
+}
+
+static void check_footer(struct unit *u)
+{
+    struct listing l = { .segment = 0, .super = &u->sw.super };
+    const struct tt_scan_ops ops = { .frame = list_frame, .opaque = &l };
+    struct tt_source src = sw_quiet_source(&u->sw);
+    uint32_t parts = 0, length;
+    struct tt_scan scan;
+    size_t at = 0;
+    uint8_t *body;
+
+    l.items = calloc(u->sw.tip->last_seq + 1, sizeof(*l.items));
+    OK(&u->sw, tt_scan_run(&u->sw.super, &src, 0, &ops, &scan, NULL));
+    qsort(l.items, l.count, sizeof(*l.items), by_place);
+    while ((body = tt_writer_footer_part(&u->sw.w, parts, &length))) {
+        free(body);
+        parts++;
+    }
+    ck_assert_uint_ge(parts, 1);
+    for (uint32_t i = 0; i < parts; i++) {
+        body = tt_writer_footer_part(&u->sw.w, i, &length);
+        check_part(&l, body, length, i, parts, &at);
+        free(body);
+    }
+    ck_assert_uint_eq(at, l.count);
+    free(l.items);
+}
+
+/* The clock's step begins a segment; its footer is not appended yet. */
+static void end_segment(struct unit *u)
+{
+    struct tt_request req = { .kind = TT_KIND_DURABLE };
+
+    unit_step_clock(u, -3600);
+    OK(&u->sw, sw_append_one(&u->sw, &req, 1));
+    ck_assert_ptr_nonnull(u->sw.w.ended);
+}
+
+START_TEST(lists_every_version)
+{
+    for (uint64_t seed = 1; seed < 20; seed++) {
+        struct unit u;
+
+        unit_begin(&u, seed);
+        for (unsigned i = 0; i < 40; i++) {
+            uint64_t at = sim_random(&u.world, 100) * 512;
+
+            if (sim_chance(&u.world, 20)) {
+                OK(&u.sw, sw_zero(&u.sw, at, 1024, SW_PRE_WITH));
+            } else if (sim_chance(&u.world, 5)) {
+                OK(&u.sw, sw_resize(&u.sw, SIM_DISK_MAX - 4096));
+                OK(&u.sw, sw_resize(&u.sw, SIM_DISK_MAX));
+            } else {
+                unit_write(&u, at, 512 * (1 + sim_random(&u.world, 20)));
+            }
+            if (sim_chance(&u.world, 5)) {
+                unit_reopen(&u); /* the next session goes on with the list */
+            }
+        }
+        end_segment(&u);
+        check_footer(&u);
+        unit_end(&u);
+    }
+}
+END_TEST
+
+START_TEST(several_parts)
+{
+    struct unit u;
+    struct tt_request reqs[512];
+
+    unit_begin(&u, 3);
+    for (unsigned i = 0; i < 512; i++) {
+        reqs[i] = (struct tt_request){
+            .kind = TT_KIND_PREIMAGE,
+            .flags = TT_RECORD_ZEROES,
+            .disk_offset = i * TT_GRID % SIM_DISK_MAX,
+            .disk_length = TT_GRID,
+        };
+    }
+    OK(&u.sw, sw_zero(&u.sw, 0, SIM_DISK_MAX, SW_PRE_BEFORE));
+    for (unsigned i = 0; i < 64; i++) {
+        OK(&u.sw, sw_append(&u.sw, reqs, 512));
+    }
+    end_segment(&u);
+    ck_assert_ptr_nonnull(u.sw.w.ended);
+    check_footer(&u);
+    /* all of it is appended, and found again by the next session */
+    OK(&u.sw, sw_append_footer(&u.sw));
+    ck_assert_ptr_null(u.sw.w.ended);
+    unit_reopen(&u);
+    ck_assert_ptr_null(u.sw.w.ended);
+    unit_end(&u);
+}
+END_TEST
+
+START_TEST(crash_before_the_footer)
+{
+    struct sim_node *n;
+    unsigned footers = 0;
+    struct unit u;
+
+    unit_begin(&u, 4);
+    unit_write(&u, 0, 8192);
+    end_segment(&u);
+    unit_reopen(&u);
+    for (n = u.sw.tip; n->parent; n = n->parent) {
+        for (uint64_t i = 0; i <= n->last_seq - n->first_seq; i++) {
+            footers += n->states[i].kind == TT_KIND_FOOTER;
+        }
+    }
+    ck_assert_uint_eq(footers, 1);
+    unit_end(&u);
+}
+END_TEST
+
+int main(void)
+{
+    return unit_run("footer", (const TTest *const *const[]){
+        &lists_every_version, &several_parts, &crash_before_the_footer, NULL,
+    });
+}

@@ -1,0 +1,230 @@
+/*
+ * Recovery: what must be redone, written again, compared, captured?
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include "unit.h"
+
+static void recover(struct unit *u, struct tt_recovery *r)
+{
+    struct tt_source src = sw_quiet_source(&u->sw);
+    struct tt_error err = { 0 };
+
+    ck_assert_msg(tt_recovery_run(&u->sw.super, &src, r, &err) == 0, "%s",
+                  err.message);
+}
+
+START_TEST(of_an_empty_journal)
+{
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_create(&u, 1);
+    recover(&u, &r);
+    ck_assert(r.scan.empty);
+    ck_assert_uint_eq(r.redo_count + r.rewrite_count + r.sample_count, 0);
+    ck_assert(!tt_blocks_test(r.captured, 0, 1, NULL));
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+START_TEST(closed_clean)
+{
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 2);
+    unit_write(&u, 0, 4096);
+    recover(&u, &r);
+    ck_assert(!r.clean);
+    tt_recovery_clear(&r);
+    OK(&u.sw, sw_close(&u.sw));
+    recover(&u, &r);
+    ck_assert(r.clean);
+    ck_assert_uint_eq(r.redo_count, 0);
+    tt_recovery_clear(&r);
+    OK(&u.sw, sw_open(&u.sw));
+    recover(&u, &r);
+    ck_assert(!r.clean);
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+/* Random writes over a few blocks, in the model's eyes at every step */
+START_TEST(newest_only_and_complete)
+{
+    for (uint64_t seed = 1; seed < 30; seed++) {
+        struct tt_recovery r;
+        struct unit u;
+
+        unit_begin(&u, seed);
+        for (unsigned i = 0; i < 25; i++) {
+            uint64_t at = sim_random(&u.world, 60) * 512;
+
+            if (sim_chance(&u.world, 20)) {
+                OK(&u.sw, sw_zero(&u.sw, at, 3072, SW_PRE_AFTER));
+            } else if (sim_chance(&u.world, 10)) {
+                OK(&u.sw, sw_resize(&u.sw,
+                                    512 * (70 + sim_random(&u.world, 59))));
+            } else if (sim_chance(&u.world, 10)) {
+                OK(&u.sw, sw_flush(&u.sw));
+            } else {
+                unit_write(&u, at, 512 * (1 + sim_random(&u.world, 9)));
+            }
+            recover(&u, &r);
+            OK(&u.sw, sw_check_recovery(&u.sw, &r, u.sw.tip));
+            tt_recovery_clear(&r);
+        }
+        unit_end(&u);
+    }
+}
+END_TEST
+
+/* The samples are level, newest, disjoint, and alike; another disk is not. */
+START_TEST(samples_tell_the_disk)
+{
+    static uint8_t buf[SIM_DISK_MAX];
+    uint8_t seen[SIM_DISK_MAX / 512] = { 0 };
+    struct tt_source src;
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 3);
+    for (unsigned i = 0; i < 20; i++) {
+        unit_write(&u, 512 * (i * 7 % 100), 2048);
+    }
+    OK(&u.sw, sw_zero(&u.sw, 1024, 512, SW_PRE_BEFORE));
+    OK(&u.sw, sw_flush(&u.sw));
+    src = sw_quiet_source(&u.sw);
+    recover(&u, &r);
+    ck_assert_uint_gt(r.sample_count, 5);
+    for (size_t i = 0; i < r.sample_count; i++) {
+        const struct tt_redo *s = &r.samples[i];
+
+        ck_assert_uint_le(s->seq, r.level_seq);
+        ck_assert(i == 0 || s->seq < r.samples[i - 1].seq);
+        for (uint64_t at = s->disk_offset;
+             at < s->disk_offset + s->disk_length; at += 512) {
+            ck_assert(!seen[at / 512]++);
+        }
+        memcpy(buf, u.sw.disk.cache + s->disk_offset, s->disk_length);
+        ck_assert_int_eq(tt_recovery_compare(&u.sw.super, &src, s, buf, NULL),
+                         1);
+        buf[s->disk_length - 1] ^= 1;
+        ck_assert_int_eq(tt_recovery_compare(&u.sw.super, &src, s, buf, NULL),
+                         0);
+    }
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+/* It looks at what was written since the checkpoint, not at all history. */
+START_TEST(takes_time_by_the_tail)
+{
+    struct tt_recovery r;
+    struct tt_source src;
+    struct unit u;
+    uint64_t calls;
+
+    unit_begin(&u, 4);
+    for (unsigned i = 0; i < 8; i++) {
+        for (unsigned k = 0; k < 40; k++) {
+            unit_write(&u, 512 * k, 512);
+        }
+        OK(&u.sw, sw_flush(&u.sw));
+        unit_step_clock(&u, -3600);
+    }
+    unit_write(&u, 0, 512);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_step_clock(&u, -3600);
+    unit_write(&u, 0, 512);
+    src = simdisk_source(&u.sw.journal);
+    calls = u.world.calls;
+    OK(&u.sw, tt_recovery_run(&u.sw.super, &src, &r, NULL));
+    ck_assert_uint_eq(r.scan.last_seq, u.sw.tip->last_seq);
+    OK(&u.sw, sw_check_recovery(&u.sw, &r, u.sw.tip));
+    /* the samples walk back by headers; no payload but the tail's is read */
+    ck_assert_uint_lt(u.world.calls - calls, 1000);
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+/* One part of the map cannot be read: all of history is asked. */
+START_TEST(map_with_a_hole)
+{
+    struct tt_recovery r;
+    const struct sim_node *n;
+    struct tt_frame f;
+    struct unit u;
+
+    unit_begin(&u, 5);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    n = u.sw.tip;
+    ck_assert(tt_frame_decode(&u.sw.super, n->offset,
+                              u.sw.journal.cache + n->offset, &f));
+    unit_write(&u, 8192, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_step_clock(&u, -3600);
+    for (unsigned i = 0; i < 4; i++) {
+        OK(&u.sw, sw_flush(&u.sw));
+    }
+    simdisk_flip(&u.sw.journal, n->offset + 300, 1);
+    recover(&u, &r);
+    ck_assert(tt_blocks_test(r.captured, 0, 1, NULL));
+    ck_assert(tt_blocks_test(r.captured, 8192, 1, NULL));
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+/* A crash at each call of recovery, and again at each call of the next. */
+START_TEST(crash_at_every_call_of_recovery)
+{
+    for (int power = 0; power < 2; power++) {
+        bool done = false;
+
+        for (unsigned nth = 1; !done; nth++) {
+            struct unit u;
+            int ret;
+
+            unit_begin(&u, 6);
+            unit_write(&u, 512, 6144);
+            OK(&u.sw, sw_flush(&u.sw));
+            unit_write(&u, 16384, 4096);
+            OK(&u.sw, sw_resize(&u.sw, 40960));
+            OK(&u.sw, sw_journal_flush(&u.sw));
+            unit_write(&u, 0, 9216);
+            sw_kill(&u.sw);
+            u.world.crash_at = u.world.calls + nth;
+            ret = sw_open(&u.sw);
+            u.world.crash_at = 0;
+            done = ret == 0;
+            ck_assert_msg(done || ret == SIM_CRASH, "%u: %d %s", nth, ret,
+                          u.sw.problem);
+            if (power) {
+                sw_power_cut(&u.sw);
+            } else {
+                sw_kill(&u.sw);
+            }
+            OK(&u.sw, sw_open(&u.sw));
+            OK(&u.sw, sw_check_disk_level(&u.sw));
+            OK(&u.sw, sw_check_views(&u.sw, 100));
+            unit_end(&u);
+        }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    return unit_run("recover", (const TTest *const *const[]){
+        &of_an_empty_journal, &closed_clean, &newest_only_and_complete,
+        &samples_tell_the_disk, &takes_time_by_the_tail, &map_with_a_hole,
+        &crash_at_every_call_of_recovery, NULL,
+    });
+}
