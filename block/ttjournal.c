@@ -273,9 +273,12 @@ ttj_record_resize(BlockDriverState *bs, TTJEntry *e, int64_t from, int64_t to)
         ttj_trim_refused(s, to);
         return 0;
     }
+    /* the block that the old end cuts is not born: it was captured before */
+    from = ROUND_UP(from, TT_GRID);
     QEMU_LOCK_GUARD(&s->capture_lock);
-    if (!tt_blocks_add(s->unmapped, from, to - from) ||
-        !tt_blocks_add(s->captured, from, to - from)) {
+    if (from < to &&
+        (!tt_blocks_add(s->unmapped, from, to - from) ||
+         !tt_blocks_add(s->captured, from, to - from))) {
         /* recovery finds it in the RESIZE; until then it is captured twice */
         warn_report("ttjournal: out of memory for the map of new blocks");
     }
