@@ -56,6 +56,7 @@ typedef struct BDRVTtjournalState {
     CoMutex lock;
 
     bool recording;      /* a session is open: set by open, not by lock */
+    uint32_t alignment;  /* what the journal's medium writes at once, or more */
     struct tt_writer writer;
     struct tt_batch *batch;        /* owned by whoever set appending */
     bool appending;                /* one append at a time */

@@ -20,12 +20,14 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "qemu/host-utils.h"
 #include "qemu/memalign.h"
 #include "qemu/uuid.h"
 #include "qemu-version.h"
 
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/utsname.h>
 
 #include "ttjournal-int.h"
@@ -161,6 +163,56 @@ static int ttj_read_journal(void *opaque, uint64_t offset, void *buf,
     return bdrv_pread(s->journal, offset, length, buf, 0);
 }
 
+/* The sector size of the medium that a local file or device lies on, or 0. */
+static uint32_t ttj_physical_sector(const char *path)
+{
+    static const char *const places[] = { "queue", "../queue" };
+    struct stat st;
+    dev_t dev;
+
+    if (stat(path, &st) < 0) {
+        return 0;
+    }
+    dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+    for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
+        g_autofree char *text = NULL;
+        g_autofree char *name = g_strdup_printf(
+            "/sys/dev/block/%u:%u/%s/physical_block_size", major(dev),
+            minor(dev), places[i]);
+        unsigned size;
+
+        if (g_file_get_contents(name, &text, NULL, NULL) &&
+            qemu_strtoui(g_strstrip(text), NULL, 10, &size) == 0) {
+            return size;
+        }
+    }
+    return 0;
+}
+
+/*
+ * A power cut during an append may tear all of a physical sector: what is
+ * durable must not share one with what comes next.
+ */
+static uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
+    uint32_t alignment = s->journal->bs->bl.request_alignment;
+    BlockSizes sizes;
+
+    if (bdrv_probe_blocksizes(s->journal->bs, &sizes) == 0) {
+        alignment = MAX(alignment, sizes.phys);
+    }
+    if (!proto->drv->protocol_name && proto->file) {
+        proto = bdrv_skip_filters(proto->file->bs);
+    }
+    if (proto->exact_filename[0]) {
+        alignment = MAX(alignment, ttj_physical_sector(proto->exact_filename));
+    }
+    alignment = MAX(alignment, TT_ALIGNMENT_MIN);
+    return MIN(pow2ceil(alignment), TT_ALIGNMENT_MAX);
+}
+
 static bool ttj_boot_id(uint8_t ret[TT_UUID_SIZE])
 {
     g_autofree char *text = NULL;
@@ -208,7 +260,7 @@ ttj_initialise(TTJStart *st, int64_t disk_size, Error **errp)
     random[6] = (random[6] & 0x0f) | 0x40; /* RFC 4122: random UUID */
     random[8] = (random[8] & 0x3f) | 0x80;
     tt_super_init(&st->super, random, salt, disk_size,
-                  s->journal->bs->bl.request_alignment, ttj_now().realtime);
+                  s->alignment, ttj_now().realtime);
     tt_super_encode(&st->super, area);
     ret = bdrv_co_truncate(s->journal, TT_SEGMENTS_OFFSET, false,
                            PREALLOC_MODE_OFF, 0, errp);
@@ -618,8 +670,7 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         s->writer = r->writer;
         memset(&r->writer, 0, sizeof(r->writer));
         tt_writer_open(&s->writer, &st->super, &r->scan,
-                       s->journal->bs->bl.request_alignment, nonce,
-                       same_boot);
+                       s->alignment, nonce, same_boot);
         if (r->damage_count || r->scan.unreadable) {
             s->writer.force_segment = true;
         }
@@ -796,6 +847,9 @@ int ttj_start(BlockDriverState *bs, Error **errp)
         s->recording = false;
         return -EINVAL;
     }
+    bdrv_graph_rdlock_main_loop();
+    s->alignment = ttj_journal_alignment(bs);
+    bdrv_graph_rdunlock_main_loop();
     ret = ttj_prepare(bs);
     if (ret == 0) {
         ret = ttj_run(&st, ttj_scan_and_prove, errp);
@@ -823,6 +877,7 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
         return;
     }
     s->recording = true;
+    s->alignment = MAX(s->alignment, s->journal->bs->bl.request_alignment);
     ret = ttj_prepare(bs);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot start");
