@@ -57,8 +57,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs,
     return ret == -ENOTSUP || ret == -EINVAL ? -ENOSPC : ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK
-ttj_write_frame(BlockDriverState *bs, const struct tt_append *a)
+static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
+                                                     const struct tt_append *a)
 {
     BDRVTtjournalState *s = bs->opaque;
     QEMUIOVector qiov;
@@ -123,8 +123,8 @@ static void coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs)
     uint8_t *body = tt_writer_footer_part(&s->writer, 0, &length);
 
     for (uint32_t part = 0; body; part++) {
-        uint8_t *next = tt_writer_footer_part(&s->writer, part + 1,
-                                              &next_length);
+        uint8_t *next =
+            tt_writer_footer_part(&s->writer, part + 1, &next_length);
         struct tt_request req = {
             .kind = TT_KIND_FOOTER,
             .flags = next ? TT_RECORD_MORE : 0,
@@ -446,9 +446,10 @@ static int ttj_mark_captured(BDRVTtjournalState *s, uint64_t seq,
     return 0;
 }
 
-static int coroutine_fn GRAPH_RDLOCK
-ttj_append_preimage(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                    const uint8_t *buf)
+static int coroutine_fn GRAPH_RDLOCK ttj_append_preimage(BlockDriverState *bs,
+                                                         int64_t offset,
+                                                         int64_t bytes,
+                                                         const uint8_t *buf)
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJEntry e = {
@@ -471,9 +472,10 @@ ttj_append_preimage(BlockDriverState *bs, int64_t offset, int64_t bytes,
  * returns how much.  A range that block status knows to be zero costs no read,
  * and is taken as far as it and the never captured range go: @room bytes.
  */
-static int64_t coroutine_fn GRAPH_RDLOCK
-ttj_capture_some(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                 int64_t room)
+static int64_t coroutine_fn GRAPH_RDLOCK ttj_capture_some(BlockDriverState *bs,
+                                                          int64_t offset,
+                                                          int64_t bytes,
+                                                          int64_t room)
 {
     g_autofree uint8_t *unused = NULL;
     uint8_t *buf;

@@ -19,13 +19,13 @@
 /* One record on its way into the journal; lives on a coroutine's stack. */
 typedef struct TTJEntry {
     struct tt_request req;
-    bool to_disk;       /* the disk is to be changed after this */
-    bool done;          /* ret and seq are set */
-    int ret;            /* 0 or -errno */
+    bool to_disk; /* the disk is to be changed after this */
+    bool done;    /* ret and seq are set */
+    int ret;      /* 0 or -errno */
     uint64_t seq;
     uint64_t frame_offset;
-    QSIMPLEQ_ENTRY(TTJEntry) next;     /* in pending */
-    QTAILQ_ENTRY(TTJEntry) in_flight;  /* in in_flight, if to_disk */
+    QSIMPLEQ_ENTRY(TTJEntry) next;    /* in pending */
+    QTAILQ_ENTRY(TTJEntry) in_flight; /* in in_flight, if to_disk */
 } TTJEntry;
 
 /*
@@ -55,15 +55,15 @@ typedef struct BDRVTtjournalState {
      */
     CoMutex lock;
 
-    bool recording;      /* a session is open: set by open, not by lock */
-    uint32_t alignment;  /* what the journal's medium writes at once, or more */
+    bool recording;     /* a session is open: set by open, not by lock */
+    uint32_t alignment; /* what the journal's medium writes at once, or more */
     struct tt_writer writer;
-    struct tt_batch *batch;        /* owned by whoever set appending */
-    bool appending;                /* one append at a time */
-    bool flushing;                 /* one flush of the journal at a time */
-    CoQueue changed;               /* appending, flushing or durable_seq */
-    QSIMPLEQ_HEAD(, TTJEntry) pending;      /* in order of arrival */
-    uint8_t *zeroes;               /* TT_ALIGNMENT_MAX bytes, constant */
+    struct tt_batch *batch;            /* owned by whoever set appending */
+    bool appending;                    /* one append at a time */
+    bool flushing;                     /* one flush of the journal at a time */
+    CoQueue changed;                   /* appending, flushing or durable_seq */
+    QSIMPLEQ_HEAD(, TTJEntry) pending; /* in order of arrival */
+    uint8_t *zeroes;                   /* TT_ALIGNMENT_MAX bytes, constant */
 
     /*
      * A flush of the journal has failed: its page cache may have dropped what
@@ -88,15 +88,15 @@ typedef struct BDRVTtjournalState {
      */
     CoMutex capture_lock;
     struct tt_blocks *captured;
-    struct tt_blocks *unmapped;    /* captured, and in no CHECKPOINT yet */
+    struct tt_blocks *unmapped; /* captured, and in no CHECKPOINT yet */
     QTAILQ_HEAD(, TTJCapture) undurable;
 
-    bool checkpoint_wanted;        /* a segment has begun */
-    uint64_t level_seq;            /* as of the newest CHECKPOINT */
+    bool checkpoint_wanted; /* a segment has begun */
+    uint64_t level_seq;     /* as of the newest CHECKPOINT */
     uint64_t map_prev;
-    uint32_t map_links;            /* CHECKPOINTs with ranges in the chain */
-    uint64_t map_ranges;           /* and the ranges in them */
-    uint64_t whole_ranges;         /* when the map was last written whole */
+    uint32_t map_links;    /* CHECKPOINTs with ranges in the chain */
+    uint64_t map_ranges;   /* and the ranges in them */
+    uint64_t whole_ranges; /* when the map was last written whole */
 } BDRVTtjournalState;
 
 /* ---- ttjournal-append.c ------------------------------------------------- */
@@ -127,9 +127,20 @@ int coroutine_fn GRAPH_RDLOCK ttj_flush(BlockDriverState *bs, bool guest,
  */
 int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
                                           int64_t bytes);
-int coroutine_fn GRAPH_RDLOCK ttj_captures_durable(BlockDriverState *bs,
-                                                   int64_t offset,
-                                                   int64_t bytes);
+int coroutine_fn GRAPH_RDLOCK
+ttj_captures_durable(BlockDriverState *bs, int64_t offset, int64_t bytes);
+
+/* What is at hand from open to the first write */
+typedef struct TTJStart {
+    BlockDriverState *bs;
+    struct tt_super super;
+    struct tt_source source;
+    struct tt_recovery recovery;
+    int (*step)(struct TTJStart *st, Error **errp);
+    Error **errp;
+    int ret;
+    bool done;
+} TTJStart;
 
 /* ---- ttjournal-open.c --------------------------------------------------- */
 
@@ -143,14 +154,32 @@ void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
                                                   Error **errp);
 /* Levels the disk and closes the session clean: 0 or -errno. */
 int ttj_stop(BlockDriverState *bs);
+struct tt_now ttj_now(void);
+
+/* Tells what the library says of the journal, and returns -errno. */
+int ttj_error(BlockDriverState *bs, int ret, Error **errp,
+              const struct tt_error *err);
+
+/* ---- ttjournal-prove.c -------------------------------------------------- */
+
+/*
+ * The raw file that is the disk, or NULL: it has another format, is only a
+ * part of a file, or is no local file.  Format and file of any disk in *ret_.
+ */
+const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
+                                       const char **ret_format,
+                                       const char **ret_path);
+/* Inode and modification time (ns) of that file; false if there is none. */
 bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
                    int64_t *ret_mtime);
-struct tt_now ttj_now(void);
+/* What frames must be aligned to: a physical sector of the journal's medium */
+uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs);
+/* Compares the disk with what the journal says: 0, or why it is refused. */
+int coroutine_fn GRAPH_RDLOCK ttj_prove(TTJStart *st, Error **errp);
 
 /* ---- ttjournal.c -------------------------------------------------------- */
 
 /* Writes to the disk what the journal has, and remembers what it refuses. */
-int coroutine_fn GRAPH_RDLOCK ttj_write_disk(BlockDriverState *bs,
-                                             TTJEntry *e);
+int coroutine_fn GRAPH_RDLOCK ttj_write_disk(BlockDriverState *bs, TTJEntry *e);
 
 #endif

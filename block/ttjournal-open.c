@@ -20,34 +20,11 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
-#include "qemu/host-utils.h"
 #include "qemu/memalign.h"
 #include "qemu/uuid.h"
 #include "qemu-version.h"
 
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/utsname.h>
-
 #include "ttjournal-int.h"
-
-/*
- * After a crash the disk's last change follows the journal's by what a write
- * takes.  More than this means that somebody else has changed the disk.
- */
-#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
-
-typedef struct TTJStart {
-    BlockDriverState *bs;
-    struct tt_super super;
-    struct tt_source source;
-    struct tt_recovery recovery;
-    int (*step)(struct TTJStart *st, Error **errp);
-    Error **errp;
-    int ret;
-    bool done;
-} TTJStart;
 
 struct tt_now ttj_now(void)
 {
@@ -91,69 +68,6 @@ static int ttj_run(TTJStart *st, int (*step)(TTJStart *st, Error **errp),
     return st->ret;
 }
 
-/* ---- what lies below ------------------------------------------------------ */
-
-/*
- * The raw file that is the disk, or NULL: it has another format, is only a
- * part of a file, or is no local file.  Format and file of any disk in *ret_.
- */
-static const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
-                                              const char **ret_format,
-                                              const char **ret_path)
-{
-    BlockDriverState *disk = bdrv_skip_filters(bs->file->bs);
-    BlockDriverState *proto = disk;
-    bool raw = true;
-
-    *ret_format = disk->drv->format_name;
-    if (disk->file && !disk->drv->protocol_name) {
-        proto = bdrv_skip_filters(disk->file->bs);
-        raw = !strcmp(disk->drv->format_name, "raw") &&
-              disk->total_sectors == proto->total_sectors;
-        if (!raw && !strcmp(disk->drv->format_name, "raw")) {
-            *ret_format = "raw-slice";
-        }
-    } else {
-        *ret_format = "raw";
-    }
-    *ret_path = proto->exact_filename[0] ? proto->exact_filename
-                                         : proto->filename;
-    if (!raw || !proto->drv->protocol_name || !proto->exact_filename[0] ||
-        (strcmp(proto->drv->format_name, "file") &&
-         strcmp(proto->drv->format_name, "host_device"))) {
-        return NULL;
-    }
-    return proto->exact_filename;
-}
-
-/* Below libc, so that a preloaded library that fakes times is not asked. */
-static bool ttj_stat(const char *path, uint64_t *ret_inode,
-                     int64_t *ret_mtime)
-{
-#ifdef __NR_statx
-    struct statx st;
-
-    if (syscall(__NR_statx, AT_FDCWD, path, 0, STATX_INO | STATX_MTIME |
-                STATX_TYPE, &st) < 0 || !S_ISREG(st.stx_mode)) {
-        return false;
-    }
-    *ret_inode = st.stx_ino;
-    *ret_mtime = st.stx_mtime.tv_sec * NANOSECONDS_PER_SECOND +
-                 st.stx_mtime.tv_nsec;
-    return true;
-#else
-    return false;
-#endif
-}
-
-bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
-                   int64_t *ret_mtime)
-{
-    const char *format, *path, *file = ttj_disk_file(bs, &format, &path);
-
-    return file && ttj_stat(file, ret_inode, ret_mtime);
-}
-
 static int ttj_read_journal(void *opaque, uint64_t offset, void *buf,
                             size_t length)
 {
@@ -161,56 +75,6 @@ static int ttj_read_journal(void *opaque, uint64_t offset, void *buf,
     BDRVTtjournalState *s = bs->opaque;
 
     return bdrv_pread(s->journal, offset, length, buf, 0);
-}
-
-/* The sector size of the medium that a local file or device lies on, or 0. */
-static uint32_t ttj_physical_sector(const char *path)
-{
-    static const char *const places[] = { "queue", "../queue" };
-    struct stat st;
-    dev_t dev;
-
-    if (stat(path, &st) < 0) {
-        return 0;
-    }
-    dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
-    for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
-        g_autofree char *text = NULL;
-        g_autofree char *name = g_strdup_printf(
-            "/sys/dev/block/%u:%u/%s/physical_block_size", major(dev),
-            minor(dev), places[i]);
-        unsigned size;
-
-        if (g_file_get_contents(name, &text, NULL, NULL) &&
-            qemu_strtoui(g_strstrip(text), NULL, 10, &size) == 0) {
-            return size;
-        }
-    }
-    return 0;
-}
-
-/*
- * A power cut during an append may tear all of a physical sector: what is
- * durable must not share one with what comes next.
- */
-static uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
-    uint32_t alignment = s->journal->bs->bl.request_alignment;
-    BlockSizes sizes;
-
-    if (bdrv_probe_blocksizes(s->journal->bs, &sizes) == 0) {
-        alignment = MAX(alignment, sizes.phys);
-    }
-    if (!proto->drv->protocol_name && proto->file) {
-        proto = bdrv_skip_filters(proto->file->bs);
-    }
-    if (proto->exact_filename[0]) {
-        alignment = MAX(alignment, ttj_physical_sector(proto->exact_filename));
-    }
-    alignment = MAX(alignment, TT_ALIGNMENT_MIN);
-    return MIN(pow2ceil(alignment), TT_ALIGNMENT_MAX);
 }
 
 static bool ttj_boot_id(uint8_t ret[TT_UUID_SIZE])
@@ -229,13 +93,13 @@ static bool ttj_boot_id(uint8_t ret[TT_UUID_SIZE])
 }
 
 /* What the user is told names the journal and what to do about it. */
-static int ttj_error(BlockDriverState *bs, int ret, Error **errp,
-                     const struct tt_error *err)
+int ttj_error(BlockDriverState *bs, int ret, Error **errp,
+              const struct tt_error *err)
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    error_setg(errp, "ttjournal: journal '%s': %s",
-               s->journal->bs->filename, err->message);
+    error_setg(errp, "ttjournal: journal '%s': %s", s->journal->bs->filename,
+               err->message);
     if (err->os_errno) {
         return -err->os_errno;
     }
@@ -259,8 +123,8 @@ ttj_initialise(TTJStart *st, int64_t disk_size, Error **errp)
     }
     random[6] = (random[6] & 0x0f) | 0x40; /* RFC 4122: random UUID */
     random[8] = (random[8] & 0x3f) | 0x80;
-    tt_super_init(&st->super, random, salt, disk_size,
-                  s->alignment, ttj_now().realtime);
+    tt_super_init(&st->super, random, salt, disk_size, s->alignment,
+                  ttj_now().realtime);
     tt_super_encode(&st->super, area);
     ret = bdrv_co_truncate(s->journal, TT_SEGMENTS_OFFSET, false,
                            PREALLOC_MODE_OFF, 0, errp);
@@ -272,8 +136,10 @@ ttj_initialise(TTJStart *st, int64_t disk_size, Error **errp)
         ret = bdrv_co_flush(s->journal->bs);
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot initialise journal "
-                         "'%s'", s->journal->bs->filename);
+        error_setg_errno(errp, -ret,
+                         "ttjournal: cannot initialise journal "
+                         "'%s'",
+                         s->journal->bs->filename);
     }
     st->source.size = TT_SEGMENTS_OFFSET;
     return ret;
@@ -296,7 +162,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
         return ret;
     }
     st->source = (struct tt_source){
-        .read = ttj_read_journal, .opaque = bs, .size = journal_size,
+        .read = ttj_read_journal,
+        .opaque = bs,
+        .size = journal_size,
     };
     if (journal_size == 0 && s->recording) {
         ret = ttj_initialise(st, disk_size, errp);
@@ -313,136 +181,14 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
                     s->journal->bs->filename, damaged);
     }
     if (s->recording && (st->super.feature_ro_compat & ~TT_RO_COMPAT_KNOWN)) {
-        error_setg(errp, "ttjournal: journal '%s' uses features that this "
+        error_setg(errp,
+                   "ttjournal: journal '%s' uses features that this "
                    "version can read but not write: use a newer ttjournal",
                    s->journal->bs->filename);
         return -ENOTSUP;
     }
     ret = tt_recovery_run(&st->super, &st->source, &st->recovery, &err);
     return ret < 0 ? ttj_error(bs, ret, errp, &err) : 0;
-}
-
-/* ---- 2: the disk is the one that was left --------------------------------- */
-
-static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, Error **errp,
-                                   const char *why)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    error_setg(errp, "ttjournal: disk '%s' is not as journal '%s' left it: "
-               "%s; nothing was changed: begin a new journal for it",
-               bs->file->bs->filename, s->journal->bs->filename, why);
-    return -ESTALE;
-}
-
-static int coroutine_fn GRAPH_RDLOCK
-ttj_check_size(TTJStart *st, Error **errp)
-{
-    struct tt_recovery *r = &st->recovery;
-    int64_t size = bdrv_co_getlength(st->bs->file->bs);
-    g_autofree char *why = NULL;
-
-    if (size < 0) {
-        error_setg_errno(errp, -size, "ttjournal: cannot get the disk's size");
-        return size;
-    }
-    if ((uint64_t)size == r->scan.disk_size || r->resized) {
-        return 0;
-    }
-    why = g_strdup_printf("it has %" PRId64 " bytes and should have %" PRIu64,
-                          size, r->scan.disk_size);
-    return ttj_refuse(st->bs, errp, why);
-}
-
-/* A local file's time tells of changes that leave its contents look right. */
-static int GRAPH_RDLOCK ttj_check_mtime(TTJStart *st, Error **errp)
-{
-    BDRVTtjournalState *s = st->bs->opaque;
-    struct tt_recovery *r = &st->recovery;
-    uint64_t inode, journal_inode;
-    int64_t mtime, limit;
-    g_autofree char *why = NULL;
-    char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
-
-    if (r->scan.empty || !ttj_disk_stat(st->bs, &inode, &mtime)) {
-        return 0;
-    }
-    if (r->clean) {
-        if (!r->has_stat) {
-            return 0;
-        }
-        limit = r->disk_mtime;
-    } else {
-        BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
-
-        if (!proto->drv->protocol_name && proto->file) {
-            proto = bdrv_skip_filters(proto->file->bs);
-        }
-        if (!proto->exact_filename[0] ||
-            !ttj_stat(proto->exact_filename, &journal_inode, &limit)) {
-            return 0;
-        }
-        limit += MTIME_SLACK_NS;
-    }
-    if (mtime <= limit) {
-        return 0;
-    }
-    why = g_strdup_printf("it was changed at %s, recording ended at %s "
-                          "(if it was only copied, give it that time with "
-                          "touch -d)", tt_time_format(mtime, is),
-                          tt_time_format(r->clean ? limit
-                                                  : limit - MTIME_SLACK_NS,
-                                         was));
-    return ttj_refuse(st->bs, errp, why);
-}
-
-static int coroutine_fn GRAPH_RDLOCK
-ttj_check_samples(TTJStart *st, Error **errp)
-{
-    BlockDriverState *bs = st->bs;
-    struct tt_recovery *r = &st->recovery;
-    uint8_t *buf = qemu_try_blockalign(bs->file->bs, TT_PAYLOAD_RECORD_MAX);
-    int64_t size = bdrv_co_getlength(bs->file->bs);
-    struct tt_error err;
-    int ret = !buf ? -ENOMEM : size < 0 ? size : 1;
-
-    for (size_t i = 0; i < r->sample_count && ret > 0; i++) {
-        const struct tt_redo *sample = &r->samples[i];
-        g_autofree char *why = NULL;
-
-        if (sample->disk_offset + sample->disk_length > (uint64_t)size) {
-            continue; /* a RESIZE is to be redone */
-        }
-        ret = bdrv_co_pread(bs->file, sample->disk_offset,
-                            sample->disk_length, buf, 0);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "ttjournal: cannot read the disk at "
-                             "%" PRIu64, sample->disk_offset);
-            break;
-        }
-        ret = tt_recovery_compare(&st->super, &st->source, sample, buf, &err);
-        if (ret < 0) {
-            ret = ttj_error(bs, ret, errp, &err);
-        } else if (ret == 0) {
-            why = g_strdup_printf("at %" PRIu64 " it does not hold the %"
-                                  PRIu64 " bytes of record %" PRIu64,
-                                  sample->disk_offset, sample->disk_length,
-                                  sample->seq);
-            ret = ttj_refuse(bs, errp, why);
-        }
-    }
-    qemu_vfree(buf);
-    return MIN(ret, 0);
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_prove(TTJStart *st, Error **errp)
-{
-    int ret = ttj_check_size(st, errp);
-
-    if (ret == 0) {
-        ret = ttj_check_mtime(st, errp);
-    }
-    return ret < 0 ? ret : ttj_check_samples(st, errp);
 }
 
 static int coroutine_fn ttj_scan_and_prove(TTJStart *st, Error **errp)
@@ -500,8 +246,8 @@ static void GRAPH_RDLOCK ttj_describe(TTJStart *st, struct tt_session *se)
         .host = g_strdup(g_get_host_name()),
         .node = g_strdup(bdrv_get_node_name(bs)),
         .disk_format = g_strdup(format),
-        .disk_path = file ? g_canonicalize_filename(file, NULL)
-                          : g_strdup(path),
+        .disk_path =
+            file ? g_canonicalize_filename(file, NULL) : g_strdup(path),
     };
     ttj_boot_id(se->boot_id);
     if (ttj_disk_stat(bs, &se->disk_inode, &se->disk_mtime)) {
@@ -588,9 +334,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
     for (size_t i = 0; i < r->redo_count && ret == 0; i++) {
         /* what the disk does not have yet is a RESIZE's, and born captured */
         if (r->redos[i].disk_offset < size) {
-            ret = ttj_capture(st->bs, r->redos[i].disk_offset,
-                              MIN(r->redos[i].disk_length,
-                                  size - r->redos[i].disk_offset));
+            ret = ttj_capture(
+                st->bs, r->redos[i].disk_offset,
+                MIN(r->redos[i].disk_length, size - r->redos[i].disk_offset));
         }
     }
     if (ret < 0) {
@@ -614,8 +360,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
         ret = bdrv_co_pread(s->journal, r->payload, r->disk_length, buf, 0);
     }
     if (ret >= 0) {
-        ret = bdrv_co_pwrite(st->bs->file, r->disk_offset, r->disk_length,
-                             buf, 0);
+        ret = bdrv_co_pwrite(st->bs->file, r->disk_offset, r->disk_length, buf,
+                             0);
     }
     qemu_vfree(buf);
     return ret;
@@ -637,14 +383,15 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
     for (size_t i = 0; i < r->redo_count && ret >= 0; i++) {
         const struct tt_redo *redo = &r->redos[i];
 
-        ret = redo->kind == TT_KIND_WRITE
-                  ? ttj_redo_write(st, redo)
-                  : bdrv_co_pwrite_zeroes(bs->file, redo->disk_offset,
-                                          redo->disk_length,
-                                          BDRV_REQ_MAY_UNMAP);
+        ret =
+            redo->kind == TT_KIND_WRITE
+                ? ttj_redo_write(st, redo)
+                : bdrv_co_pwrite_zeroes(bs->file, redo->disk_offset,
+                                        redo->disk_length, BDRV_REQ_MAY_UNMAP);
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot bring the disk up to "
+        error_setg_errno(errp, -ret,
+                         "ttjournal: cannot bring the disk up to "
                          "date with its journal");
     }
     return ret;
@@ -669,8 +416,8 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
     if (ret == 0) {
         s->writer = r->writer;
         memset(&r->writer, 0, sizeof(r->writer));
-        tt_writer_open(&s->writer, &st->super, &r->scan,
-                       s->alignment, nonce, same_boot);
+        tt_writer_open(&s->writer, &st->super, &r->scan, s->alignment, nonce,
+                       same_boot);
         if (r->damage_count || r->scan.unreadable) {
             s->writer.force_segment = true;
         }
@@ -688,8 +435,10 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         ret = ttj_capture_redos(st);
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot append to journal "
-                         "'%s'", s->journal->bs->filename);
+        error_setg_errno(errp, -ret,
+                         "ttjournal: cannot append to journal "
+                         "'%s'",
+                         s->journal->bs->filename);
     }
     return ret;
 }
@@ -710,8 +459,8 @@ static int coroutine_fn ttj_redo_and_checkpoint(TTJStart *st, Error **errp)
         return ret;
     }
     info_report("ttjournal: recovered: %zu ranges written again to the disk, "
-                "which was behind since record %" PRIu64, r->redo_count,
-                r->level_seq);
+                "which was behind since record %" PRIu64,
+                r->redo_count, r->level_seq);
     return 0;
 }
 
@@ -730,17 +479,19 @@ static bool ttj_check_children(BlockDriverState *bs, Error **errp)
     if (!s->recording) {
         return true;
     }
-    if (bdrv_is_read_only(s->journal->bs) ||
-        bdrv_is_read_only(bs->file->bs)) {
-        error_setg(errp, "ttjournal: node '%s' is read-only: open it "
+    if (bdrv_is_read_only(s->journal->bs) || bdrv_is_read_only(bs->file->bs)) {
+        error_setg(errp,
+                   "ttjournal: node '%s' is read-only: open it "
                    "read-write to record, or this one read-only",
                    bdrv_get_node_name(bdrv_is_read_only(s->journal->bs)
-                                          ? s->journal->bs : bs->file->bs));
+                                          ? s->journal->bs
+                                          : bs->file->bs));
         return false;
     }
     if ((s->journal->bs->open_flags | bs->file->bs->open_flags) &
         BDRV_O_NO_FLUSH) {
-        error_setg(errp, "ttjournal: cache.no-flush on the %s: a journal that "
+        error_setg(errp,
+                   "ttjournal: cache.no-flush on the %s: a journal that "
                    "is never flushed proves nothing; leave it out",
                    s->journal->bs->open_flags & BDRV_O_NO_FLUSH ? "journal"
                                                                 : "disk");
@@ -761,11 +512,9 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
     }
     /* Writing below a filter without parents needs a permission of its own */
     bdrv_graph_rdlock_main_loop();
-    ret = bdrv_child_try_set_perm(bs->file,
-                                  BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
-                                  BLK_PERM_RESIZE,
-                                  BLK_PERM_ALL & ~(BLK_PERM_WRITE |
-                                                   BLK_PERM_RESIZE), errp);
+    ret = bdrv_child_try_set_perm(
+        bs->file, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+        BLK_PERM_ALL & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE), errp);
     bdrv_graph_rdunlock_main_loop();
     if (ret < 0) {
         return ret;
@@ -831,8 +580,10 @@ static int ttj_prepare(BlockDriverState *bs)
 
 static int ttj_refuse_behind(Error **errp, const char *what_to_do)
 {
-    error_setg(errp, "ttjournal: the disk is behind its journal after a "
-               "crash: %s", what_to_do);
+    error_setg(errp,
+               "ttjournal: the disk is behind its journal after a "
+               "crash: %s",
+               what_to_do);
     return -EUCLEAN;
 }
 
@@ -858,7 +609,7 @@ int ttj_start(BlockDriverState *bs, Error **errp)
         ret = ttj_start_recording(&st, errp);
     } else if (ret == 0 && (st.recovery.redo_count || st.recovery.resized)) {
         ret = ttj_refuse_behind(errp, "open it read-write once, which brings "
-                                "it up to date");
+                                      "it up to date");
     }
     tt_recovery_clear(&st.recovery);
     if (ret < 0) {
@@ -885,8 +636,9 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
         ret = ttj_scan_and_prove(&st, errp);
     }
     if (ret == 0 && (st.recovery.redo_count || st.recovery.resized)) {
-        ret = ttj_refuse_behind(errp, "open it read-write where nothing is "
-                                "migrated to, which brings it up to date");
+        ret =
+            ttj_refuse_behind(errp, "open it read-write where nothing is "
+                                    "migrated to, which brings it up to date");
     }
     if (ret == 0) {
         ret = ttj_begin_session(&st, errp);
@@ -926,7 +678,8 @@ int ttj_stop(BlockDriverState *bs)
     ret = ttj_run(&st, ttj_seal, NULL);
     if (ret < 0) {
         error_report("ttjournal: the journal could not be closed clean: %s; "
-                     "the next open will recover", strerror(-ret));
+                     "the next open will recover",
+                     strerror(-ret));
     }
     ttj_free_state(s);
     return ret;

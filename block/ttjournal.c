@@ -101,10 +101,9 @@ int coroutine_fn ttj_write_disk(BlockDriverState *bs, TTJEntry *e)
         ret = bdrv_co_pwrite(bs->file, req->disk_offset, req->disk_length,
                              req->payload, 0);
     } else {
-        ret = bdrv_co_pwrite_zeroes(bs->file, req->disk_offset,
-                                    req->disk_length,
-                                    req->flags & TT_RECORD_UNMAP
-                                        ? BDRV_REQ_MAY_UNMAP : 0);
+        ret = bdrv_co_pwrite_zeroes(
+            bs->file, req->disk_offset, req->disk_length,
+            req->flags & TT_RECORD_UNMAP ? BDRV_REQ_MAY_UNMAP : 0);
     }
     if (ret < 0) {
         ttj_keep_refused(bs, e);
@@ -207,8 +206,7 @@ ttj_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
 static int coroutine_fn GRAPH_RDLOCK
 ttj_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    return ttj_zero(bs, offset, bytes,
-                    TT_RECORD_UNMAP | TT_RECORD_DISCARD);
+    return ttj_zero(bs, offset, bytes, TT_RECORD_UNMAP | TT_RECORD_DISCARD);
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -276,9 +274,8 @@ ttj_record_resize(BlockDriverState *bs, TTJEntry *e, int64_t from, int64_t to)
     /* the block that the old end cuts is not born: it was captured before */
     from = ROUND_UP(from, TT_GRID);
     QEMU_LOCK_GUARD(&s->capture_lock);
-    if (from < to &&
-        (!tt_blocks_add(s->unmapped, from, to - from) ||
-         !tt_blocks_add(s->captured, from, to - from))) {
+    if (from < to && (!tt_blocks_add(s->unmapped, from, to - from) ||
+                      !tt_blocks_add(s->captured, from, to - from))) {
         /* recovery finds it in the RESIZE; until then it is captured twice */
         warn_report("ttjournal: out of memory for the map of new blocks");
     }
@@ -316,8 +313,8 @@ ttj_record_found(BlockDriverState *bs, int64_t offset, int64_t end)
 }
 
 /* The disk keeps its size and contents: the journal has to say so. */
-static void coroutine_fn GRAPH_RDLOCK
-ttj_undo_resize(BlockDriverState *bs, int64_t from, int64_t to)
+static void coroutine_fn GRAPH_RDLOCK ttj_undo_resize(BlockDriverState *bs,
+                                                      int64_t from, int64_t to)
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJEntry e;
@@ -351,8 +348,10 @@ ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
         return 0;
     }
     if (offset % TT_SECTOR || (uint64_t)offset > TT_DISK_SIZE_MAX) {
-        error_setg(errp, "ttjournal: new size %" PRId64 " is not a multiple "
-                   "of %u or too large", offset, TT_SECTOR);
+        error_setg(errp,
+                   "ttjournal: new size %" PRId64 " is not a multiple "
+                   "of %u or too large",
+                   offset, TT_SECTOR);
         return -EINVAL;
     }
     /* the disk's last block, too, if growth makes it longer */
@@ -372,9 +371,9 @@ ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot flush the journal");
     } else {
-        ret = bdrv_co_truncate(bs->file, offset, exact, prealloc,
-                               offset > old ? flags | BDRV_REQ_ZERO_WRITE
-                                            : flags, errp);
+        ret = bdrv_co_truncate(
+            bs->file, offset, exact, prealloc,
+            offset > old ? flags | BDRV_REQ_ZERO_WRITE : flags, errp);
     }
     ttj_disk_done(bs, &e);
     if (ret < 0) {
@@ -383,8 +382,7 @@ ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
     return ret;
 }
 
-static int64_t coroutine_fn GRAPH_RDLOCK
-ttj_co_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn GRAPH_RDLOCK ttj_co_getlength(BlockDriverState *bs)
 {
     return bdrv_co_getlength(bs->file->bs);
 }
@@ -393,10 +391,10 @@ ttj_co_getlength(BlockDriverState *bs)
 
 static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
 {
-    bs->bl.request_alignment = MAX(bs->file->bs->bl.request_alignment,
-                                   TT_SECTOR);
-    bs->bl.max_transfer = MIN_NON_ZERO(bs->bl.max_transfer,
-                                       TT_PAYLOAD_RECORD_MAX);
+    bs->bl.request_alignment =
+        MAX(bs->file->bs->bl.request_alignment, TT_SECTOR);
+    bs->bl.max_transfer =
+        MIN_NON_ZERO(bs->bl.max_transfer, TT_PAYLOAD_RECORD_MAX);
     bs->bl.max_pwrite_zeroes = TT_ZERO_RECORD_MAX;
     bs->bl.max_pdiscard = TT_ZERO_RECORD_MAX;
 }
@@ -407,13 +405,12 @@ static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
  */
 static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
                            BdrvChildRole role, BlockReopenQueue *reopen_queue,
-                           uint64_t perm, uint64_t shared,
-                           uint64_t *nperm, uint64_t *nshared)
+                           uint64_t perm, uint64_t shared, uint64_t *nperm,
+                           uint64_t *nshared)
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    bdrv_default_perms(bs, c, role, reopen_queue, perm, shared, nperm,
-                       nshared);
+    bdrv_default_perms(bs, c, role, reopen_queue, perm, shared, nperm, nshared);
     if (!(role & BDRV_CHILD_FILTERED)) {
         return;
     }
@@ -482,7 +479,8 @@ static int ttj_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
 
     if (!(state->flags & BDRV_O_INACTIVE) &&
         s->recording != !!(state->flags & BDRV_O_RDWR)) {
-        error_setg(errp, "ttjournal: a node cannot be reopened from "
+        error_setg(errp,
+                   "ttjournal: a node cannot be reopened from "
                    "read-only to read-write or back: remove it and add it "
                    "again");
         return -ENOTSUP;

@@ -36,8 +36,8 @@
 #define SLEW_DIVISOR 1000
 
 struct tt_batch {
-    uint8_t *head;          /* TT_HEAD_MAX bytes, on a page boundary */
-    uint32_t table_length;  /* of the caller's records */
+    uint8_t *head;         /* TT_HEAD_MAX bytes, on a page boundary */
+    uint32_t table_length; /* of the caller's records */
     uint64_t payload_total;
     uint32_t alignment;
     uint64_t max_length;
@@ -46,7 +46,7 @@ struct tt_batch {
     uint32_t desc_at[MAX_REQUESTS]; /* in the table, before any CLOCK */
     /* set by the last plan */
     struct tt_frame frame;
-    uint32_t table_shift;   /* CLOCK_DESC if there is a CLOCK in front */
+    uint32_t table_shift; /* CLOCK_DESC if there is a CLOCK in front */
 };
 
 static uint64_t round_up(uint64_t v, uint64_t to)
@@ -83,8 +83,8 @@ void tt_batch_reset(struct tt_batch *b, const struct tt_writer *w)
     b->payload_total = 0;
     b->count = 0;
     b->alignment = w->alignment;
-    b->max_length = w->super.segment_size < TT_FRAME_MAX
-                        ? w->super.segment_size : TT_FRAME_MAX;
+    b->max_length = w->super.segment_size < TT_FRAME_MAX ? w->super.segment_size
+                                                         : TT_FRAME_MAX;
 }
 
 unsigned tt_batch_count(const struct tt_batch *b)
@@ -119,8 +119,8 @@ static void encode_descriptor(uint8_t *p, const struct tt_request *req,
     memcpy(p, &h, DESC);
     if (sums) {
         /* p is 8-byte aligned: the table and every descriptor are */
-        tt_grid_checksums(req->payload, grid_origin(req),
-                          req->payload_length, (tt_le64 *)(p + DESC));
+        tt_grid_checksums(req->payload, grid_origin(req), req->payload_length,
+                          (tt_le64 *)(p + DESC));
     } else if (req->payload_length) {
         memcpy(p + DESC, req->payload, req->payload_length);
     }
@@ -141,8 +141,8 @@ bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
     }
     if (b->count == MAX_REQUESTS ||
         HEADER + CLOCK_DESC + b->table_length + length > TT_HEAD_MAX ||
-        round_up(HEADER + CLOCK_DESC + b->table_length + length,
-                 b->alignment) + round_up(payload, b->alignment) >
+        round_up(HEADER + CLOCK_DESC + b->table_length + length, b->alignment) +
+                round_up(payload, b->alignment) >
             b->max_length) {
         return false;
     }
@@ -186,9 +186,8 @@ static int64_t old_clock(const struct tt_writer *w, struct tt_now now,
     int64_t t;
 
     if (reason == TT_CLOCK_UNKNOWN || now.boottime < w->last_boottime ||
-        __builtin_add_overflow(w->last_time,
-                               (int64_t)(now.boottime - w->last_boottime),
-                               &t)) {
+        __builtin_add_overflow(
+            w->last_time, (int64_t)(now.boottime - w->last_boottime), &t)) {
         return w->last_time;
     }
     return t;
@@ -354,8 +353,8 @@ void tt_writer_plan(const struct tt_writer *w, struct tt_batch *b,
     };
     f->payload_offset =
         (uint32_t)round_up(HEADER + f->table_length, f->alignment);
-    f->length = f->payload_offset +
-                (uint32_t)round_up(b->payload_total, f->alignment);
+    f->length =
+        f->payload_offset + (uint32_t)round_up(b->payload_total, f->alignment);
     if (session) {
         f->flags |= TT_FRAME_SESSION_START;
     }
@@ -386,8 +385,8 @@ void tt_writer_plan(const struct tt_writer *w, struct tt_batch *b,
         .head_length = f->payload_offset,
         .requests = b->requests,
         .request_count = b->count,
-        .tail_zeroes = f->length - f->payload_offset -
-                       (uint32_t)b->payload_total,
+        .tail_zeroes =
+            f->length - f->payload_offset - (uint32_t)b->payload_total,
         .starts_segment = f->flags & TT_FRAME_SEGMENT_START,
         .time = now.realtime,
     };
@@ -411,10 +410,11 @@ bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
         }
         /* Without the segment's first frame the list would not be whole. */
         w->footer = f->flags & TT_FRAME_SEGMENT_START
-            ? tt_footer_new(f->segment,
-                         f->segment * w->super.segment_size +
-                             w->super.segments_offset, f)
-            : NULL;
+                        ? tt_footer_new(f->segment,
+                                        f->segment * w->super.segment_size +
+                                            w->super.segments_offset,
+                                        f)
+                        : NULL;
     }
     if (w->ended) {
         uint32_t pos = 0, index = 0;
@@ -514,8 +514,8 @@ void tt_writer_open(struct tt_writer *w, const struct tt_super *super,
         w->notable_offset = scan->notable_offset;
         w->footer_offset = scan->footer_offset;
         w->first_live_segment = last->first_live_segment;
-        w->next_leaf = last->first_leaf +
-                       (last->length + TT_LEAF - 1) / TT_LEAF;
+        w->next_leaf =
+            last->first_leaf + (last->length + TT_LEAF - 1) / TT_LEAF;
         w->disk_size = scan->disk_size;
         if (last->alignment != w->alignment) {
             w->force_segment = true;

@@ -18,9 +18,9 @@
 #define CHUNK_WORDS (CHUNK_UNITS / WORD_BITS)
 
 struct tt_blocks {
-    unsigned shift;      /* a unit is 1 << shift bytes */
+    unsigned shift; /* a unit is 1 << shift bytes */
     size_t chunk_count;
-    uint64_t **chunks;   /* NULL: none of its units */
+    uint64_t **chunks; /* NULL: none of its units */
 };
 
 struct tt_blocks *tt_blocks_new(uint32_t unit)
@@ -58,8 +58,7 @@ static uint64_t *get_chunk(struct tt_blocks *b, uint64_t index)
         if (!p) {
             return NULL;
         }
-        memset(p + b->chunk_count, 0,
-               (count - b->chunk_count) * sizeof(*p));
+        memset(p + b->chunk_count, 0, (count - b->chunk_count) * sizeof(*p));
         b->chunks = p;
         b->chunk_count = count;
     }
@@ -151,8 +150,8 @@ static uint64_t find_bit(const struct tt_blocks *b, uint64_t unit, bool value)
     return value ? UINT64_MAX : unit;
 }
 
-bool tt_blocks_test(const struct tt_blocks *b, uint64_t offset,
-                    uint64_t length, uint64_t *ret_run)
+bool tt_blocks_test(const struct tt_blocks *b, uint64_t offset, uint64_t length,
+                    uint64_t *ret_run)
 {
     uint64_t unit = offset >> b->shift;
     bool in = find_bit(b, unit, true) == unit;
@@ -160,8 +159,7 @@ bool tt_blocks_test(const struct tt_blocks *b, uint64_t offset,
 
     if (ret_run) {
         uint64_t limit = UINT64_MAX >> b->shift;
-        uint64_t run = end >= limit ? UINT64_MAX
-                                    : (end << b->shift) - offset;
+        uint64_t run = end >= limit ? UINT64_MAX : (end << b->shift) - offset;
         *ret_run = run < length ? run : length;
     }
     return in;

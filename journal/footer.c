@@ -16,7 +16,7 @@
 #include "footer.h"
 
 struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
-                             const struct tt_frame *first)
+                                const struct tt_frame *first)
 {
     struct tt_footer *ft = calloc(1, sizeof(*ft));
 
@@ -74,8 +74,8 @@ static bool add_record(struct tt_footer *ft, const struct tt_frame *f,
     };
 
     if (r->payload_offset) {
-        e.payload_offset = tt_put32((uint32_t)(f->offset - ft->segment_offset +
-                                               r->payload_offset));
+        e.payload_offset = tt_put32(
+            (uint32_t)(f->offset - ft->segment_offset + r->payload_offset));
     }
     if (r->seq - ft->first_seq > UINT32_MAX ||
         !grow((void **)&ft->entries, &ft->room, ft->count + 1,
@@ -95,7 +95,7 @@ static bool add_record(struct tt_footer *ft, const struct tt_frame *f,
 }
 
 bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
-                      const uint8_t *table)
+                         const uint8_t *table)
 {
     uint32_t pos = 0, index = 0;
     struct tt_record r;
@@ -104,8 +104,8 @@ bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
     ft->last_time = f->last_time;
     ft->last_chain = f->own_chain;
     ft->end_offset = tt_frame_end(f);
-    ft->leaf_count = f->first_leaf + (f->length + TT_LEAF - 1) / TT_LEAF -
-                     ft->first_leaf;
+    ft->leaf_count =
+        f->first_leaf + (f->length + TT_LEAF - 1) / TT_LEAF - ft->first_leaf;
     while (!ft->incomplete && tt_table_next(f, table, &pos, &index, &r)) {
         if ((tt_kind_is_version(r.kind) || r.kind == TT_KIND_RESIZE) &&
             !add_record(ft, f, &r)) {
@@ -128,7 +128,8 @@ static uint32_t entry_sums(const struct tt_footer_entry *e)
 {
     return tt_get32(e->payload_offset)
                ? tt_grid_pieces(tt_get64(e->disk_offset),
-                                tt_get64(e->disk_length)) : 0;
+                                tt_get64(e->disk_length))
+               : 0;
 }
 
 /* Entries [first, end) with their sums make one FOOTER record. */
@@ -182,8 +183,8 @@ static void encode_body(const struct tt_footer *ft, const struct part *p,
         .checksum_count = tt_put32((uint32_t)p->sums),
     };
     uint8_t *entries = buf + sizeof(body);
-    uint8_t *sums = entries +
-                    (p->end - p->first) * sizeof(struct tt_footer_entry);
+    uint8_t *sums =
+        entries + (p->end - p->first) * sizeof(struct tt_footer_entry);
     uint32_t done = 0;
 
     memcpy(buf, &body, sizeof(body));

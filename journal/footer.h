@@ -15,19 +15,19 @@ struct tt_footer {
     int64_t first_time, last_time;
     uint64_t end_offset, last_chain, max_disk_length;
     uint64_t first_leaf, leaf_count;
-    bool incomplete;   /* memory ran out: no footer for this segment */
+    bool incomplete; /* memory ran out: no footer for this segment */
     bool sorted;
     struct tt_footer_entry *entries;
     size_t count, room;
-    tt_le64 *sums;     /* of all entries, in order of sequence */
+    tt_le64 *sums; /* of all entries, in order of sequence */
     size_t sum_count, sum_room;
 };
 
 struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
-                             const struct tt_frame *first);
+                                const struct tt_frame *first);
 void tt_footer_free(struct tt_footer *ft);
 /* Adds what @f holds; false if memory ran out, and the footer is given up. */
 bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
-                      const uint8_t *table);
+                         const uint8_t *table);
 
 #endif

@@ -29,8 +29,8 @@ static uint64_t round_up(uint64_t v, uint64_t to)
 const char *tt_kind_name(uint16_t kind)
 {
     switch (kind) {
-#define X(value, name, text, about) \
-    case value: \
+#define X(value, name, text, about)                                            \
+    case value:                                                                \
         return text;
         TT_RECORD_KINDS(X)
 #undef X
@@ -110,8 +110,7 @@ static bool header_within_limits(const struct tt_super *super,
         f->length > segment_end - f->offset) {
         return false;
     }
-    if (!!(f->flags & TT_FRAME_SEGMENT_START) !=
-            (f->offset == segment_start) ||
+    if (!!(f->flags & TT_FRAME_SEGMENT_START) != (f->offset == segment_start) ||
         (f->flags & ~(TT_FRAME_FLAGS_KNOWN | TT_FRAME_FLAGS_OPTIONAL))) {
         return false;
     }
@@ -122,11 +121,12 @@ static bool header_within_limits(const struct tt_super *super,
         return false;
     }
     return f->first_seq && f->first_seq <= UINT64_MAX / 2 && f->session &&
-           f->session <= UINT64_MAX / 2 && f->session_first_seq && f->session_first_seq <= f->first_seq &&
+           f->session <= UINT64_MAX / 2 && f->session_first_seq &&
+           f->session_first_seq <= f->first_seq &&
            f->durable_seq < f->first_seq && f->prev_offset < f->offset &&
-           f->checkpoint_offset < f->offset &&
-           f->session_offset <= f->offset && f->epoch_offset <= f->offset &&
-           f->notable_offset < f->offset && f->footer_offset < f->offset &&
+           f->checkpoint_offset < f->offset && f->session_offset <= f->offset &&
+           f->epoch_offset <= f->offset && f->notable_offset < f->offset &&
+           f->footer_offset < f->offset &&
            f->first_live_segment <= f->segment &&
            f->first_time <= f->last_time && f->disk_size <= TT_DISK_SIZE_MAX &&
            f->disk_size % TT_SECTOR == 0;
@@ -143,11 +143,10 @@ bool tt_frame_decode(const struct tt_super *super, uint64_t offset,
     }
     memcpy(&h, buf, HEADER);
     if (tt_get64(h.header_checksum) !=
-            tt_checksum(&h, offsetof(struct tt_frame_header,
-                                     header_checksum)) ||
+            tt_checksum(&h,
+                        offsetof(struct tt_frame_header, header_checksum)) ||
         memcmp(h.uuid, super->uuid, TT_UUID_SIZE) ||
-        tt_get64(h.salt) != super->salt ||
-        tt_get64(h.offset) != offset ||
+        tt_get64(h.salt) != super->salt || tt_get64(h.offset) != offset ||
         tt_get64(h.segment_size) != super->segment_size) {
         return false;
     }
@@ -159,18 +158,18 @@ bool tt_frame_decode(const struct tt_super *super, uint64_t offset,
 
 static bool version_within_limits(const struct tt_record *r)
 {
-    uint64_t max = r->kind == TT_KIND_WRITE ? TT_PAYLOAD_RECORD_MAX
-                 : r->kind == TT_KIND_ZERO ? TT_ZERO_RECORD_MAX
-                 : r->flags & TT_RECORD_ZEROES ? TT_PREIMAGE_ZERO_MAX
-                 : TT_PAYLOAD_RECORD_MAX;
-    bool has_payload = r->kind == TT_KIND_WRITE ||
-                       (r->kind == TT_KIND_PREIMAGE &&
-                        !(r->flags & TT_RECORD_ZEROES));
+    uint64_t max = r->kind == TT_KIND_WRITE      ? TT_PAYLOAD_RECORD_MAX
+                   : r->kind == TT_KIND_ZERO     ? TT_ZERO_RECORD_MAX
+                   : r->flags & TT_RECORD_ZEROES ? TT_PREIMAGE_ZERO_MAX
+                                                 : TT_PAYLOAD_RECORD_MAX;
+    bool has_payload =
+        r->kind == TT_KIND_WRITE ||
+        (r->kind == TT_KIND_PREIMAGE && !(r->flags & TT_RECORD_ZEROES));
 
     return r->disk_length && r->disk_length <= max &&
            r->disk_offset <= TT_DISK_SIZE_MAX - r->disk_length &&
-           r->disk_offset % TT_SECTOR == 0 &&
-           r->disk_length % TT_SECTOR == 0 && !r->body &&
+           r->disk_offset % TT_SECTOR == 0 && r->disk_length % TT_SECTOR == 0 &&
+           !r->body &&
            (has_payload ? r->payload_length == r->disk_length
                         : !r->payload_length && !r->payload_offset);
 }
@@ -196,8 +195,7 @@ static bool record_within_limits(const struct tt_frame *f,
         return false;
     }
     if ((r->flags & ~(TT_RECORD_FLAGS_KNOWN | TT_RECORD_FLAGS_OPTIONAL)) ||
-        r->time < f->first_time ||
-        r->time > f->last_time) {
+        r->time < f->first_time || r->time > f->last_time) {
         return false;
     }
     if (tt_kind_is_version(r->kind) && !version_within_limits(r)) {
@@ -226,8 +224,8 @@ static bool decode_record(const struct tt_frame *f, const uint8_t *table,
     length = tt_get32(h.length);
     sums = tt_get32(h.checksum_count);
     if (length < DESC || length % 8 || length > f->table_length - pos ||
-        sums > (length - DESC) / sizeof(tt_le64) ||
-        tt_get16(h.compression) || tt_get16(h.reserved)) {
+        sums > (length - DESC) / sizeof(tt_le64) || tt_get16(h.compression) ||
+        tt_get16(h.reserved)) {
         return false;
     }
     *r = (struct tt_record){
@@ -294,8 +292,7 @@ bool tt_table_check(const struct tt_frame *f, const uint8_t *table)
         }
     }
     return index == f->record_count && pos == f->table_length &&
-           time == f->last_time &&
-           round_up(payload, f->alignment) == f->length;
+           time == f->last_time && round_up(payload, f->alignment) == f->length;
 }
 
 bool tt_payload_check(const struct tt_record *rec, const uint8_t *payload,

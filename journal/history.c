@@ -575,7 +575,7 @@ void tt_history_stats(const struct tt_history *h,
 bool tt_history_had_size(const struct tt_history *h, uint64_t seq,
                          uint64_t size)
 {
-    for (size_t i = h->sizes_count; i-- > 0 && h->sizes[i].seq > seq; ) {
+    for (size_t i = h->sizes_count; i-- > 0 && h->sizes[i].seq > seq;) {
         if (h->sizes[i].size == size) {
             return true;
         }

@@ -7,10 +7,10 @@
 
 #include <ttjournal/format.h>
 
-#define SIZE(type, bytes) \
+#define SIZE(type, bytes)                                                      \
     _Static_assert(sizeof(struct type) == (bytes), #type " has its size")
-#define AT(type, field, bytes)                        \
-    _Static_assert(offsetof(struct type, field) == (bytes), \
+#define AT(type, field, bytes)                                                 \
+    _Static_assert(offsetof(struct type, field) == (bytes),                    \
                    #type "." #field " is at its place")
 
 SIZE(tt_superblock, 512);

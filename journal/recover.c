@@ -48,14 +48,14 @@ struct gather {
     uint8_t *head, *body;
     struct seen *seen;
     size_t seen_count, seen_room;
-    struct tt_place *frames;   /* all accepted, in order */
-    uint64_t *frame_ends;      /* and the last sequence of each */
+    struct tt_place *frames; /* all accepted, in order */
+    uint64_t *frame_ends;    /* and the last sequence of each */
     size_t frame_count, frame_room, ends_room;
-    struct tt_redo *captures;  /* PREIMAGE and growing RESIZE, in order */
+    struct tt_redo *captures; /* PREIMAGE and growing RESIZE, in order */
     size_t capture_count, capture_room;
-    size_t captures_mapped;    /* those before the newest CHECKPOINT */
-    uint64_t checkpoint;       /* frame of the newest one */
-    bool damaged;              /* some of what was scanned is missing */
+    size_t captures_mapped; /* those before the newest CHECKPOINT */
+    uint64_t checkpoint;    /* frame of the newest one */
+    bool damaged;           /* some of what was scanned is missing */
     size_t damage_room, redo_room, sample_room;
     struct tt_blocks *covered; /* ranges with something newer */
 };
@@ -97,8 +97,8 @@ static int get_body(struct gather *g, const struct tt_frame *f,
     if (rec->body || !rec->payload_offset) {
         return 0;
     }
-    err = g->src->read(g->src->opaque, f->offset + rec->payload_offset,
-                       g->body, rec->payload_length);
+    err = g->src->read(g->src->opaque, f->offset + rec->payload_offset, g->body,
+                       rec->payload_length);
     if (err < 0) {
         return tt_fail(g->err, TT_EIO, -err,
                        "cannot read the journal at %" PRIu64 ": %s",
@@ -264,8 +264,8 @@ static int see_frame(void *opaque, const struct tt_frame *f,
     struct tt_record rec;
 
     tt_writer_seen(&g->r->writer, f, table);
-    if (!append_to(&g->frames, &g->frame_count, &g->frame_room,
-                   sizeof(place), &place) ||
+    if (!append_to(&g->frames, &g->frame_count, &g->frame_room, sizeof(place),
+                   &place) ||
         !append_to(&g->frame_ends, &count, &g->ends_room, sizeof(last),
                    &last)) {
         return no_memory(g);
@@ -286,7 +286,9 @@ static int see_damage(void *opaque, const struct tt_damage *d)
 
     g->damaged = true;
     return append_to(&g->r->damages, &g->r->damage_count, &g->damage_room,
-                     sizeof(*d), d) ? 0 : no_memory(g);
+                     sizeof(*d), d)
+               ? 0
+               : no_memory(g);
 }
 
 /* ---- where to begin ---------------------------------------------------- */
@@ -453,8 +455,8 @@ static int see_captures_only(void *opaque, const struct tt_frame *f,
         int ret = 0;
 
         if (rec.kind == TT_KIND_PREIMAGE) {
-            ret = add_blocks(g, g->r->unmapped, rec.disk_offset,
-                             rec.disk_length);
+            ret =
+                add_blocks(g, g->r->unmapped, rec.disk_offset, rec.disk_length);
         } else if (born(&rec, &offset, &length)) {
             ret = add_blocks(g, g->r->unmapped, offset, length);
         }
@@ -469,7 +471,9 @@ static int see_captures_only(void *opaque, const struct tt_frame *f,
 static int rebuild_map(struct gather *g)
 {
     const struct tt_scan_ops ops = {
-        .frame = see_captures_only, .damage = see_damage, .opaque = g,
+        .frame = see_captures_only,
+        .damage = see_damage,
+        .opaque = g,
     };
     struct tt_scan scan;
 
@@ -486,15 +490,14 @@ static int find_captured(struct gather *g)
     if (ret == -TT_EDAMAGED) {
         ret = rebuild_map(g);
     }
-    for (size_t i = g->captures_mapped; i < g->capture_count && ret == 0;
-         i++) {
+    for (size_t i = g->captures_mapped; i < g->capture_count && ret == 0; i++) {
         ret = add_blocks(g, r->unmapped, g->captures[i].disk_offset,
                          g->captures[i].disk_length);
     }
     if (ret == 0 && g->damaged) {
         ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
     }
-    for (uint64_t at = 0; ret == 0; ) {
+    for (uint64_t at = 0; ret == 0;) {
         uint64_t run;
 
         at = tt_blocks_next(r->unmapped, at);
@@ -561,18 +564,18 @@ static int find_redos(struct gather *g)
     int ret = 0;
 
     /* nothing is redone behind the disk's end */
-    for (size_t i = g->seen_count; i-- > 0 && ret == 0; ) {
+    for (size_t i = g->seen_count; i-- > 0 && ret == 0;) {
         const struct seen *s = &g->seen[i];
 
         if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset < size &&
             s->redo.disk_length > size - s->redo.disk_offset) {
-            ret = cover(g, size, s->redo.disk_offset + s->redo.disk_length -
-                                     size);
+            ret = cover(g, size,
+                        s->redo.disk_offset + s->redo.disk_length - size);
         } else if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset >= size) {
             ret = cover(g, s->redo.disk_offset, s->redo.disk_length);
         }
     }
-    for (size_t i = g->seen_count; i-- > 0 && ret == 0; ) {
+    for (size_t i = g->seen_count; i-- > 0 && ret == 0;) {
         const struct seen *s = &g->seen[i];
 
         if (s->redo.seq <= r->level_seq) {
@@ -620,7 +623,7 @@ static int sample_frame(struct gather *g, const struct tt_frame *f,
            tt_table_next(f, g->head + HEADER, &pos, &index, &recs[count])) {
         count++;
     }
-    for (uint32_t i = count; i-- > 0 && ret == 0; ) {
+    for (uint32_t i = count; i-- > 0 && ret == 0;) {
         const struct tt_record *rec = &recs[i];
         struct tt_redo s = {
             .seq = rec->seq,
@@ -638,8 +641,8 @@ static int sample_frame(struct gather *g, const struct tt_frame *f,
             ret = add_sample(g, &s, bytes);
         } else if (rec->kind == TT_KIND_RESIZE &&
                    rec->disk_length < rec->disk_offset) {
-            ret = cover(g, rec->disk_length,
-                        rec->disk_offset - rec->disk_length);
+            ret =
+                cover(g, rec->disk_length, rec->disk_offset - rec->disk_length);
         }
     }
     return ret;
@@ -652,9 +655,10 @@ static int find_samples(struct gather *g)
     uint64_t at = r->scan.empty ? 0 : r->scan.last.offset, bytes = 0;
     int ret = 0;
 
-    for (unsigned n = 0; at && n < SAMPLE_FRAMES_MAX &&
-                         r->sample_count < SAMPLES_MAX &&
-                         bytes < SAMPLE_BYTES_MAX; n++) {
+    for (unsigned n = 0;
+         at && n < SAMPLE_FRAMES_MAX && r->sample_count < SAMPLES_MAX &&
+         bytes < SAMPLE_BYTES_MAX;
+         n++) {
         struct tt_frame f;
 
         ret = tt_frame_read(g->super, g->src, at, g->head, &f, g->err);
@@ -741,10 +745,9 @@ static int find_boot_id(struct gather *g)
     if (r->scan.empty || !r->scan.last.session_offset) {
         return 0;
     }
-    ret = tt_frame_read(g->super, g->src, r->scan.last.session_offset,
-                        g->head, &f, g->err);
-    while (ret > 0 &&
-           tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
+    ret = tt_frame_read(g->super, g->src, r->scan.last.session_offset, g->head,
+                        &f, g->err);
+    while (ret > 0 && tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
         struct tt_session_body s;
 
         if (rec.kind == TT_KIND_SESSION && rec.body &&
@@ -760,7 +763,9 @@ static int find_boot_id(struct gather *g)
 static int gather_all(struct gather *g)
 {
     const struct tt_scan_ops ops = {
-        .frame = see_frame, .damage = see_damage, .opaque = g,
+        .frame = see_frame,
+        .damage = see_damage,
+        .opaque = g,
     };
     struct tt_recovery *r = g->r;
     uint64_t from;
@@ -802,7 +807,9 @@ int tt_recovery_run(const struct tt_super *super, const struct tt_source *src,
 {
     struct tt_error own_err;
     struct gather g = {
-        .super = super, .src = src, .r = ret_recovery,
+        .super = super,
+        .src = src,
+        .r = ret_recovery,
         .err = err ? err : &own_err,
     };
     int ret;

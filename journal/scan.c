@@ -36,15 +36,15 @@ struct scanner {
     const struct tt_source *src;
     const struct tt_scan_ops *ops;
     struct tt_scan *scan;
-    struct tt_error *err;   /* never NULL */
+    struct tt_error *err; /* never NULL */
     struct tt_error own_err;
-    uint64_t newest;    /* segment of the newest valid segment header */
-    uint64_t vouched;   /* largest durable_seq in a header that counts */
-    bool trust_next;    /* the next frame's place in history is known */
-    uint64_t seen_start;  /* the segment start that was read last, */
-    uint64_t seen_seq;    /* and the first_seq of the frame there, or 0 */
-    uint8_t *head;      /* TT_HEAD_MAX bytes */
-    uint8_t *payload;   /* TT_PAYLOAD_RECORD_MAX bytes once it is needed */
+    uint64_t newest;     /* segment of the newest valid segment header */
+    uint64_t vouched;    /* largest durable_seq in a header that counts */
+    bool trust_next;     /* the next frame's place in history is known */
+    uint64_t seen_start; /* the segment start that was read last, */
+    uint64_t seen_seq;   /* and the first_seq of the frame there, or 0 */
+    uint8_t *head;       /* TT_HEAD_MAX bytes */
+    uint8_t *payload;    /* TT_PAYLOAD_RECORD_MAX bytes once it is needed */
 };
 
 /* Whole frames found behind a break, in order of their place. */
@@ -52,8 +52,8 @@ struct zone {
     struct tt_frame *frames;
     size_t count, room;
     uint64_t first_nonzero, end_nonzero; /* unreadable counts as not zero */
-    uint64_t durable;   /* largest durable_seq of them */
-    bool unreadable;    /* a place that the medium does not give */
+    uint64_t durable;                    /* largest durable_seq of them */
+    bool unreadable; /* a place that the medium does not give */
 };
 
 /*
@@ -204,15 +204,13 @@ static int try_next(struct scanner *s, uint64_t offset, bool must_be_whole,
 }
 
 /* Does the frame at the start of the segment after @end follow? */
-static int try_next_segment(struct scanner *s, uint64_t end,
-                            struct tt_frame *f)
+static int try_next_segment(struct scanner *s, uint64_t end, struct tt_frame *f)
 {
     uint64_t start = s->super->segments_offset;
     int ret;
 
     if (end > start) {
-        start = tt_segment_offset(s->super,
-                                  segment_of(s->super, end - 1) + 1);
+        start = tt_segment_offset(s->super, segment_of(s->super, end - 1) + 1);
     }
     if (start == end) {
         return 0;
@@ -225,8 +223,8 @@ static int try_next_segment(struct scanner *s, uint64_t end,
         s->seen_start = start;
         s->seen_seq = ret ? f->first_seq : 0;
     }
-    return s->seen_seq == s->scan->last_seq + 1
-               ? try_next(s, start, true, f) : 0;
+    return s->seen_seq == s->scan->last_seq + 1 ? try_next(s, start, true, f)
+                                                : 0;
 }
 
 /*
@@ -487,8 +485,8 @@ static int accept_unwhole(struct scanner *s, uint64_t durable)
     uint64_t places[2] = { end, end };
 
     if (end > s->super->segments_offset) {
-        places[1] = tt_segment_offset(s->super,
-                                      segment_of(s->super, end - 1) + 1);
+        places[1] =
+            tt_segment_offset(s->super, segment_of(s->super, end - 1) + 1);
     }
     for (unsigned i = 0; i < 2; i++) {
         struct tt_frame f;
@@ -623,8 +621,9 @@ int tt_scan_run(const struct tt_super *super, const struct tt_source *src,
                 uint64_t from, const struct tt_scan_ops *ops,
                 struct tt_scan *ret_scan, struct tt_error *err)
 {
-    struct scanner s = { .super = super, .src = src, .ops = ops,
-                         .scan = ret_scan };
+    struct scanner s = {
+        .super = super, .src = src, .ops = ops, .scan = ret_scan
+    };
     struct tt_frame f;
     int ret = scanner_init(&s, err);
 
@@ -716,8 +715,8 @@ static int left_behind(struct scanner *s)
 
     for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
         struct tt_frame f;
-        int ret = frame_at(s, tt_segment_offset(s->super, last->segment + i),
-                           &f);
+        int ret =
+            frame_at(s, tt_segment_offset(s->super, last->segment + i), &f);
 
         if (ret < 0) {
             return ret;
@@ -736,8 +735,7 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
                    const struct tt_scan_ops *ops, struct tt_scan *scan,
                    struct tt_error *err)
 {
-    struct scanner s = { .super = super, .src = src, .ops = ops,
-                         .scan = scan };
+    struct scanner s = { .super = super, .src = src, .ops = ops, .scan = scan };
     struct tt_frame f;
     bool grown = false;
     int ret = scanner_init(&s, err);

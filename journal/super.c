@@ -25,8 +25,8 @@ void tt_super_init(struct tt_super *super, const uint8_t uuid[TT_UUID_SIZE],
         .disk_size = disk_size,
         .segments_offset = TT_SEGMENTS_OFFSET,
         .segment_size = TT_SEGMENT_DEFAULT,
-        .alignment = alignment < TT_ALIGNMENT_MIN ? TT_ALIGNMENT_MIN
-                                                  : alignment,
+        .alignment =
+            alignment < TT_ALIGNMENT_MIN ? TT_ALIGNMENT_MIN : alignment,
         .sign_type = TT_SIGN_NONE,
         .salt = salt,
     };
@@ -40,27 +40,27 @@ int tt_super_check(const struct tt_super *super, struct tt_error *err)
         !is_power_of_two(super->alignment)) {
         return tt_fail(err, TT_EINVAL, 0,
                        "alignment %" PRIu32 ": must be a power of two from "
-                       "%u to %u", super->alignment, TT_ALIGNMENT_MIN,
-                       TT_ALIGNMENT_MAX);
+                       "%u to %u",
+                       super->alignment, TT_ALIGNMENT_MIN, TT_ALIGNMENT_MAX);
     }
     if (super->segment_size < TT_SEGMENT_MIN ||
         super->segment_size > TT_SEGMENT_MAX ||
         !is_power_of_two(super->segment_size)) {
         return tt_fail(err, TT_EINVAL, 0,
                        "segment size %" PRIu64 ": must be a power of two "
-                       "from %llu to %llu", super->segment_size,
-                       TT_SEGMENT_MIN, TT_SEGMENT_MAX);
+                       "from %llu to %llu",
+                       super->segment_size, TT_SEGMENT_MIN, TT_SEGMENT_MAX);
     }
     if (super->segments_offset != TT_SEGMENTS_OFFSET) {
         return tt_fail(err, TT_EINVAL, 0,
                        "segments begin at %" PRIu64 ": must be %llu",
                        super->segments_offset, TT_SEGMENTS_OFFSET);
     }
-    if (super->disk_size % TT_SECTOR ||
-        super->disk_size > TT_DISK_SIZE_MAX) {
+    if (super->disk_size % TT_SECTOR || super->disk_size > TT_DISK_SIZE_MAX) {
         return tt_fail(err, TT_EINVAL, 0,
                        "disk size %" PRIu64 ": must be a multiple of %u, at "
-                       "most 2^62", super->disk_size, TT_SECTOR);
+                       "most 2^62",
+                       super->disk_size, TT_SECTOR);
     }
     return 0;
 }
@@ -88,8 +88,8 @@ static void encode_copy(const struct tt_super *s, uint64_t offset,
     memcpy(sb.magic, TT_SUPERBLOCK_MAGIC, TT_MAGIC_SIZE);
     memcpy(sb.uuid, s->uuid, TT_UUID_SIZE);
     memcpy(sb.public_key, s->public_key, sizeof(sb.public_key));
-    sb.checksum = tt_put64(tt_checksum(&sb, offsetof(struct tt_superblock,
-                                                     checksum)));
+    sb.checksum =
+        tt_put64(tt_checksum(&sb, offsetof(struct tt_superblock, checksum)));
     memcpy(area + offset, &sb, sizeof(sb));
 }
 
@@ -181,7 +181,8 @@ static int read_copy(const struct tt_source *src, uint64_t offset,
         *ret_state = check_copy(sb, offset);
     } else {
         *ret_state = length && !memcmp(sb, TT_SUPERBLOCK_MAGIC, magic)
-                         ? COPY_DAMAGED : COPY_ALIEN;
+                         ? COPY_DAMAGED
+                         : COPY_ALIEN;
     }
     return 0;
 }
@@ -204,7 +205,8 @@ static int refuse(const enum copy_state state[2], struct tt_error *err)
     if (state[0] == COPY_NEWER || state[1] == COPY_NEWER) {
         return tt_fail(err, TT_EFORMAT, 0,
                        "the journal's format is newer than version %d: use a "
-                       "newer ttjournal", TT_FORMAT_VERSION);
+                       "newer ttjournal",
+                       TT_FORMAT_VERSION);
     }
     if (state[0] == COPY_ALIEN && state[1] == COPY_ALIEN) {
         return tt_fail(err, TT_EFORMAT, 0,
@@ -248,8 +250,8 @@ int tt_super_read(const struct tt_source *src, struct tt_super *ret_super,
     if (ret == 0 && src->size < ret_super->segments_offset) {
         return tt_fail(err, TT_EDAMAGED, 0,
                        "the journal is cut short: it has %" PRIu64 " bytes, "
-                       "and none has less than %" PRIu64, src->size,
-                       ret_super->segments_offset);
+                       "and none has less than %" PRIu64,
+                       src->size, ret_super->segments_offset);
     }
     return ret;
 }

@@ -76,7 +76,8 @@ static void answer_disk(const struct tt_history *h, struct tt_extent *ext)
         v = narrow(ext, &hit);
         if (v && v->seq > h->damage_record) {
             answer_damaged(h->damages_count ? h->damages[0].first_seq
-                                            : h->damage_record, ext);
+                                            : h->damage_record,
+                           ext);
             return;
         }
     }

@@ -13,9 +13,15 @@
 
 #include <stdint.h>
 
-typedef struct { uint8_t b[2]; } tt_le16;
-typedef struct { uint8_t b[4]; } tt_le32;
-typedef struct { uint8_t b[8]; } tt_le64;
+typedef struct {
+    uint8_t b[2];
+} tt_le16;
+typedef struct {
+    uint8_t b[4];
+} tt_le32;
+typedef struct {
+    uint8_t b[8];
+} tt_le64;
 
 static inline uint16_t tt_get16(tt_le16 v)
 {
@@ -24,16 +30,16 @@ static inline uint16_t tt_get16(tt_le16 v)
 
 static inline uint32_t tt_get32(tt_le32 v)
 {
-    return (uint32_t)v.b[0] | (uint32_t)v.b[1] << 8 |
-           (uint32_t)v.b[2] << 16 | (uint32_t)v.b[3] << 24;
+    return (uint32_t)v.b[0] | (uint32_t)v.b[1] << 8 | (uint32_t)v.b[2] << 16 |
+           (uint32_t)v.b[3] << 24;
 }
 
 static inline uint64_t tt_get64(tt_le64 v)
 {
-    return (uint64_t)v.b[0] | (uint64_t)v.b[1] << 8 |
-           (uint64_t)v.b[2] << 16 | (uint64_t)v.b[3] << 24 |
-           (uint64_t)v.b[4] << 32 | (uint64_t)v.b[5] << 40 |
-           (uint64_t)v.b[6] << 48 | (uint64_t)v.b[7] << 56;
+    return (uint64_t)v.b[0] | (uint64_t)v.b[1] << 8 | (uint64_t)v.b[2] << 16 |
+           (uint64_t)v.b[3] << 24 | (uint64_t)v.b[4] << 32 |
+           (uint64_t)v.b[5] << 40 | (uint64_t)v.b[6] << 48 |
+           (uint64_t)v.b[7] << 56;
 }
 
 static inline tt_le16 tt_put16(uint16_t v)

@@ -78,7 +78,7 @@ struct tt_super {
     uint64_t feature_compat, feature_ro_compat, feature_incompat;
     uint8_t public_key[32];
     uint16_t sign_type;
-    uint64_t salt;  /* random; keeps guest data from passing as a frame */
+    uint64_t salt; /* random; keeps guest data from passing as a frame */
 };
 
 /* Sets the defaults of a new journal; the caller supplies what is random. */
@@ -197,9 +197,9 @@ bool tt_frame_links(const struct tt_frame *prev, const struct tt_frame *next);
  * but @footer. */
 struct tt_writer {
     struct tt_super super;
-    uint32_t alignment;        /* of what this session writes */
+    uint32_t alignment; /* of what this session writes */
     uint64_t session, session_nonce, session_first_seq;
-    uint64_t next_offset;      /* where the next frame goes, if it fits */
+    uint64_t next_offset; /* where the next frame goes, if it fits */
     uint64_t next_seq;
     uint64_t durable_seq;
     uint64_t epoch;
@@ -209,19 +209,19 @@ struct tt_writer {
     uint64_t checkpoint_offset, session_offset, epoch_offset;
     uint64_t notable_offset, footer_offset, first_live_segment;
     uint64_t next_leaf;
-    uint64_t disk_size;        /* after all that was appended */
-    bool same_boot;            /* last_boottime is of this boot */
-    bool force_segment;        /* the next frame begins a segment */
-    bool after_damage;         /* and links over a damaged place */
-    bool started;              /* a frame was appended by this writer */
-    struct tt_footer *footer;  /* what the current segment holds; owned */
-    struct tt_footer *ended;   /* of a segment that ended, not yet appended */
+    uint64_t disk_size;       /* after all that was appended */
+    bool same_boot;           /* last_boottime is of this boot */
+    bool force_segment;       /* the next frame begins a segment */
+    bool after_damage;        /* and links over a damaged place */
+    bool started;             /* a frame was appended by this writer */
+    struct tt_footer *footer; /* what the current segment holds; owned */
+    struct tt_footer *ended;  /* of a segment that ended, not yet appended */
 };
 
 /* The clocks, read by the caller when the sequence numbers are taken. */
 struct tt_now {
-    int64_t realtime;   /* CLOCK_REALTIME */
-    uint64_t boottime;  /* CLOCK_BOOTTIME */
+    int64_t realtime;  /* CLOCK_REALTIME */
+    uint64_t boottime; /* CLOCK_BOOTTIME */
 };
 
 /*
@@ -238,7 +238,7 @@ void tt_batch_reset(struct tt_batch *b, const struct tt_writer *w);
 struct tt_request {
     uint16_t kind, flags;
     uint64_t disk_offset, disk_length;
-    const void *payload;      /* or the body if TT_RECORD_INLINE */
+    const void *payload; /* or the body if TT_RECORD_INLINE */
     uint32_t payload_length;
 };
 
@@ -253,7 +253,7 @@ unsigned tt_batch_count(const struct tt_batch *b);
 struct tt_append {
     uint64_t offset;
     uint64_t length;
-    uint64_t first_seq;       /* of the first record the caller added */
+    uint64_t first_seq; /* of the first record the caller added */
     uint64_t last_seq;
     const uint8_t *head;
     uint32_t head_length;
@@ -345,8 +345,8 @@ bool tt_mark_name_ok(const char *name, size_t length);
 
 /* A place in durable history that does not hold what was written there. */
 struct tt_damage {
-    uint64_t offset, length;       /* in the journal */
-    uint64_t first_seq, last_seq;  /* of the records that are missing */
+    uint64_t offset, length;         /* in the journal */
+    uint64_t first_seq, last_seq;    /* of the records that are missing */
     int64_t after_time, before_time; /* records around it */
 };
 
@@ -359,19 +359,19 @@ struct tt_scan_ops {
 
 /* What a scan found at the journal's end. */
 struct tt_scan {
-    bool empty;               /* no frame yet */
-    struct tt_frame last;     /* the last accepted frame, unless empty */
-    uint64_t end_offset;      /* where it ends, or where the first one goes */
-    uint64_t last_seq;        /* 0 if empty; counts damaged ones */
-    uint64_t durable_seq;     /* the largest one vouched for */
-    uint64_t max_session;     /* in any whole header, stale ones too */
-    uint64_t torn_offset;     /* first thing behind the end that is not zero */
-    uint64_t torn_length;     /* 0: nothing */
-    bool damaged_end;         /* history ends in damage */
+    bool empty;           /* no frame yet */
+    struct tt_frame last; /* the last accepted frame, unless empty */
+    uint64_t end_offset;  /* where it ends, or where the first one goes */
+    uint64_t last_seq;    /* 0 if empty; counts damaged ones */
+    uint64_t durable_seq; /* the largest one vouched for */
+    uint64_t max_session; /* in any whole header, stale ones too */
+    uint64_t torn_offset; /* first thing behind the end that is not zero */
+    uint64_t torn_length; /* 0: nothing */
+    bool damaged_end;     /* history ends in damage */
     uint64_t checkpoint_offset; /* newest frame with a CHECKPOINT, or 0 */
-    uint64_t disk_size;       /* after the last accepted frame */
+    uint64_t disk_size;         /* after the last accepted frame */
     uint64_t notable_offset, footer_offset; /* newest, the last one's too */
-    uint64_t unreadable;      /* places where the medium gave EIO */
+    uint64_t unreadable; /* places where the medium gave EIO */
 };
 
 /*
@@ -412,8 +412,8 @@ bool tt_blocks_add(struct tt_blocks *b, uint64_t offset, uint64_t length);
 void tt_blocks_remove(struct tt_blocks *b, uint64_t offset, uint64_t length);
 /* Is the unit that holds @offset in the set?  *ret_run: how many bytes from
  * @offset on, at most @length, have the same answer. */
-bool tt_blocks_test(const struct tt_blocks *b, uint64_t offset,
-                    uint64_t length, uint64_t *ret_run);
+bool tt_blocks_test(const struct tt_blocks *b, uint64_t offset, uint64_t length,
+                    uint64_t *ret_run);
 /* The first unit in the set at or after @offset; UINT64_MAX: none. */
 uint64_t tt_blocks_next(const struct tt_blocks *b, uint64_t offset);
 
@@ -423,10 +423,10 @@ uint64_t tt_blocks_next(const struct tt_blocks *b, uint64_t offset);
 struct tt_redo {
     uint64_t seq;
     uint64_t disk_offset, disk_length;
-    uint16_t kind;             /* TT_KIND_WRITE or TT_KIND_ZERO */
+    uint16_t kind; /* TT_KIND_WRITE or TT_KIND_ZERO */
     uint64_t frame_offset;
     uint32_t record_index;
-    uint64_t payload;          /* WRITE: where these bytes are in the journal */
+    uint64_t payload; /* WRITE: where these bytes are in the journal */
 };
 
 struct tt_place {
@@ -441,26 +441,26 @@ struct tt_place {
  */
 struct tt_recovery {
     struct tt_scan scan;
-    struct tt_writer writer;     /* opened by tt_writer_open() */
-    bool clean;                  /* closed clean, and only tools came after */
-    uint64_t level_seq;          /* the disk holds all up to here */
-    bool has_stat;               /* the newest CHECKPOINT knew the file: */
+    struct tt_writer writer; /* opened by tt_writer_open() */
+    bool clean;              /* closed clean, and only tools came after */
+    uint64_t level_seq;      /* the disk holds all up to here */
+    bool has_stat;           /* the newest CHECKPOINT knew the file: */
     uint64_t disk_inode;
     int64_t disk_mtime;
-    struct tt_place *rewrites;   /* accepted, above the durable end */
+    struct tt_place *rewrites; /* accepted, above the durable end */
     size_t rewrite_count;
-    struct tt_redo *redos;       /* newest versions above level_seq */
+    struct tt_redo *redos; /* newest versions above level_seq */
     size_t redo_count;
-    struct tt_redo *samples;     /* level versions to compare, newest first */
+    struct tt_redo *samples; /* level versions to compare, newest first */
     size_t sample_count;
-    struct tt_damage *damages;   /* found by this scan, not yet recorded */
+    struct tt_damage *damages; /* found by this scan, not yet recorded */
     size_t damage_count;
-    struct tt_blocks *captured;  /* blocks that need no PREIMAGE any more */
-    struct tt_blocks *unmapped;  /* those that no CHECKPOINT has yet */
-    uint64_t map_prev;           /* newest CHECKPOINT with a part of the map */
-    uint32_t map_links;          /* how many make up the map */
-    bool resized;                /* a RESIZE above level_seq is to be redone */
-    bool has_boot_id;            /* of the last session: */
+    struct tt_blocks *captured; /* blocks that need no PREIMAGE any more */
+    struct tt_blocks *unmapped; /* those that no CHECKPOINT has yet */
+    uint64_t map_prev;          /* newest CHECKPOINT with a part of the map */
+    uint32_t map_links;         /* how many make up the map */
+    bool resized;               /* a RESIZE above level_seq is to be redone */
+    bool has_boot_id;           /* of the last session: */
     uint8_t boot_id[TT_UUID_SIZE];
 };
 
@@ -513,8 +513,8 @@ struct tt_epoch {
     uint64_t number;
     uint64_t first_seq, last_seq; /* last_seq of the newest: what is known */
     int64_t first_time;
-    int64_t last_time;  /* of its last record */
-    int64_t end_time;   /* what its clock showed, or would have, at its end */
+    int64_t last_time; /* of its last record */
+    int64_t end_time;  /* what its clock showed, or would have, at its end */
 };
 
 struct tt_mark {
@@ -525,13 +525,13 @@ struct tt_mark {
 
 struct tt_history_stats {
     uint64_t records, writes, zeroes, preimages, flushes;
-    uint64_t written_bytes;   /* payload of WRITEs */
+    uint64_t written_bytes; /* payload of WRITEs */
     uint64_t frames, segments;
-    uint64_t captured_bytes;  /* of the disk as it is: blocks with a version */
+    uint64_t captured_bytes; /* of the disk as it is: blocks with a version */
     uint64_t duplicate_preimages;
     uint64_t provisional_from; /* first version not durable, or 0 */
-    bool clean;               /* closed clean: nothing after it */
-    uint64_t level_seq;       /* of the newest CHECKPOINT */
+    bool clean;                /* closed clean: nothing after it */
+    uint64_t level_seq;        /* of the newest CHECKPOINT */
 };
 
 /* A GAP: what was written between two moments may not be recorded. */
@@ -588,14 +588,14 @@ bool tt_history_time(const struct tt_history *h, uint64_t seq,
 const char *tt_time_format(int64_t time, char buf[static TT_TIME_SIZE]);
 
 struct tt_moment {
-    uint64_t seq;        /* the view holds the records 1 … seq */
+    uint64_t seq; /* the view holds the records 1 … seq */
     bool has_time;
-    int64_t time;        /* as asked, or of the record at seq */
-    bool future;         /* the journal has not passed it: bound to its end */
-    bool between;        /* in a time when nothing was recorded */
-    bool provisional;    /* a power cut might still take some of it */
-    bool latest;         /* asked for as "latest" */
-    char note[512];      /* one line to tell the user, or "" */
+    int64_t time;     /* as asked, or of the record at seq */
+    bool future;      /* the journal has not passed it: bound to its end */
+    bool between;     /* in a time when nothing was recorded */
+    bool provisional; /* a power cut might still take some of it */
+    bool latest;      /* asked for as "latest" */
+    char note[512];   /* one line to tell the user, or "" */
 };
 
 /*
@@ -633,13 +633,13 @@ enum tt_extent_kind {
 
 struct tt_extent {
     enum tt_extent_kind kind;
-    uint64_t offset, length;  /* of the disk */
-    uint64_t seq;             /* of the record, 0 for a pre-image or disk */
-    uint64_t record_seq;      /* of the record that holds it; DAMAGED: the */
-                              /* first missing one, or the GAP in doubt */
-    uint64_t frame_offset;    /* JOURNAL: its frame; 0: it is damaged, and */
-                              /* only a footer knows where the bytes are */
-    uint32_t record_index;    /* and the record in the frame's table */
+    uint64_t offset, length; /* of the disk */
+    uint64_t seq;            /* of the record, 0 for a pre-image or disk */
+    uint64_t record_seq;     /* of the record that holds it; DAMAGED: the */
+                             /* first missing one, or the GAP in doubt */
+    uint64_t frame_offset;   /* JOURNAL: its frame; 0: it is damaged, and */
+                             /* only a footer knows where the bytes are */
+    uint32_t record_index;   /* and the record in the frame's table */
 };
 
 /*
@@ -660,13 +660,13 @@ int tt_extent_read(const struct tt_history *h, const struct tt_source *src,
 /* ---- verification ------------------------------------------------------ */
 
 struct tt_finding {
-    uint64_t offset, length;   /* in the journal */
-    uint64_t first_seq, last_seq; /* 0 if unknown */
+    uint64_t offset, length;           /* in the journal */
+    uint64_t first_seq, last_seq;      /* 0 if unknown */
     uint64_t disk_offset, disk_length; /* touched, 0 if unknown */
-    int64_t time;              /* of the record, or after which it is */
-    bool harmless;             /* no part of history is damaged: bytes that */
-                               /* do not belong to it, records to ignore */
-    const char *what;          /* one line */
+    int64_t time;                      /* of the record, or after which it is */
+    bool harmless;    /* no part of history is damaged: bytes that */
+                      /* do not belong to it, records to ignore */
+    const char *what; /* one line */
 };
 
 struct tt_verify_ops {

@@ -461,9 +461,9 @@ static int open_for_writing(struct tt_appender *a, struct tt_error *err)
 
     a->fd = open(a->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (a->fd < 0 || fstat(a->fd, &st) < 0) {
-        return tt_fail(err, errno == ENOENT || errno == EISDIR ? TT_EFORMAT
-                                                             : TT_EIO, errno,
-                       "%s: cannot be opened for writing: %s", a->path,
+        return tt_fail(err,
+                       errno == ENOENT || errno == EISDIR ? TT_EFORMAT : TT_EIO,
+                       errno, "%s: cannot be opened for writing: %s", a->path,
                        strerror(errno));
     }
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {

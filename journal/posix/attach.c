@@ -230,8 +230,8 @@ static int check_size(struct tt_reader *r, struct tt_disk *d,
 {
     bool had;
 
-    had = tt_history_had_size(tt_reader_lock(r), rec->level_seq,
-                              tt_disk_size(d));
+    had =
+        tt_history_had_size(tt_reader_lock(r), rec->level_seq, tt_disk_size(d));
     tt_reader_unlock(r);
     if (had) {
         return 0;

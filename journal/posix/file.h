@@ -37,8 +37,8 @@ void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size);
  * zeroes), with mode 0600, owned by @uid:@gid where they are not -1, and makes
  * it durable.  Nothing is left behind on failure.
  */
-int tt_journal_create(const char *path, const struct tt_super *super,
-                      uid_t uid, gid_t gid, struct tt_error *err);
+int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
+                      gid_t gid, struct tt_error *err);
 
 /*
  * A session of a tool: takes QEMU's image lock, recovers the journal's tail

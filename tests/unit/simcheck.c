@@ -28,7 +28,9 @@ static int quiet_read(void *opaque, uint64_t offset, void *buf, size_t length)
 struct tt_source sw_quiet_source(struct simwriter *sw)
 {
     return (struct tt_source){
-        .read = quiet_read, .opaque = &sw->journal, .size = sw->journal.size,
+        .read = quiet_read,
+        .opaque = &sw->journal,
+        .size = sw->journal.size,
     };
 }
 
@@ -48,9 +50,11 @@ static int walk_frame(void *opaque, const struct tt_frame *f,
 
     (void)table;
     if (!n) {
-        return sw_wrong(w->sw, "invented: the frame at %llu (seq %llu) does "
-                        "not follow seq %llu", (ull)f->offset,
-                        (ull)f->first_seq, (ull)w->at->last_seq);
+        return sw_wrong(w->sw,
+                        "invented: the frame at %llu (seq %llu) does "
+                        "not follow seq %llu",
+                        (ull)f->offset, (ull)f->first_seq,
+                        (ull)w->at->last_seq);
     }
     w->at = n;
     return 0;
@@ -60,9 +64,11 @@ static int walk_damage(void *opaque, const struct tt_damage *d)
 {
     struct walk *w = opaque;
 
-    return sw_wrong(w->sw, "false alarm: damage at %llu + %llu, seq %llu to "
-                    "%llu", (ull)d->offset, (ull)d->length,
-                    (ull)d->first_seq, (ull)d->last_seq);
+    return sw_wrong(w->sw,
+                    "false alarm: damage at %llu + %llu, seq %llu to "
+                    "%llu",
+                    (ull)d->offset, (ull)d->length, (ull)d->first_seq,
+                    (ull)d->last_seq);
 }
 
 int sw_check_path(struct simwriter *sw, const struct sim_node *required,
@@ -79,14 +85,17 @@ int sw_check_path(struct simwriter *sw, const struct sim_node *required,
         return ret == SW_WRONG ? ret : sw_wrong(sw, "scan: %s", err.message);
     }
     if (!sim_node_reaches(w.at, required)) {
-        return sw_wrong(sw, "lost: history ends at seq %llu, but seq %llu was "
-                        "promised", (ull)w.at->last_seq,
-                        (ull)required->last_seq);
+        return sw_wrong(sw,
+                        "lost: history ends at seq %llu, but seq %llu was "
+                        "promised",
+                        (ull)w.at->last_seq, (ull)required->last_seq);
     }
     if (scan.last_seq != w.at->last_seq || scan.damaged_end ||
         scan.empty != (w.at == &sw->model.root)) {
-        return sw_wrong(sw, "the scan says it ends at %llu, its last frame at "
-                        "%llu", (ull)scan.last_seq, (ull)w.at->last_seq);
+        return sw_wrong(sw,
+                        "the scan says it ends at %llu, its last frame at "
+                        "%llu",
+                        (ull)scan.last_seq, (ull)w.at->last_seq);
     }
     *ret_end = w.at;
     return 0;
@@ -119,15 +128,16 @@ int sw_check_disk_known(struct simwriter *sw, const struct sim_node *end)
     for (size_t at = 0; at < SIM_DISK_MAX && ret == 0; at += SIM_SECTOR) {
         uint64_t seq = sw->level->last_seq;
 
-        while (seq <= end->last_seq &&
-               memcmp(sw->disk.cache + at, states[seq]->data + at,
-                      SIM_SECTOR)) {
+        while (
+            seq <= end->last_seq &&
+            memcmp(sw->disk.cache + at, states[seq]->data + at, SIM_SECTOR)) {
             seq++;
         }
         if (seq > end->last_seq) {
-            ret = sw_wrong(sw, "the disk at %zu holds what no moment from "
-                           "seq %llu to %llu had there", at,
-                           (ull)sw->level->last_seq, (ull)end->last_seq);
+            ret = sw_wrong(sw,
+                           "the disk at %zu holds what no moment from "
+                           "seq %llu to %llu had there",
+                           at, (ull)sw->level->last_seq, (ull)end->last_seq);
         }
     }
     free(states);
@@ -136,13 +146,15 @@ int sw_check_disk_known(struct simwriter *sw, const struct sim_node *end)
 
 int sw_check_disk_level(struct simwriter *sw)
 {
-    const struct sim_state *s = sim_node_state(&sw->model, sw->tip,
-                                               sw->tip->last_seq);
+    const struct sim_state *s =
+        sim_node_state(&sw->model, sw->tip, sw->tip->last_seq);
 
     for (size_t at = 0; at < SIM_DISK_MAX; at += SIM_SECTOR) {
         if (memcmp(sw->disk.cache + at, s->data + at, SIM_SECTOR)) {
-            return sw_wrong(sw, "the disk at %zu is not view(latest), seq "
-                            "%llu", at, (ull)sw->tip->last_seq);
+            return sw_wrong(sw,
+                            "the disk at %zu is not view(latest), seq "
+                            "%llu",
+                            at, (ull)sw->tip->last_seq);
         }
     }
     return 0;
@@ -170,8 +182,10 @@ static int check_redo(struct simwriter *sw, const struct tt_redo *d,
         newest--;
     }
     if (newest != d->seq) {
-        return sw_wrong(sw, "redo of disk %llu from seq %llu, the newest "
-                        "there is %llu", (ull)at, (ull)d->seq, (ull)newest);
+        return sw_wrong(sw,
+                        "redo of disk %llu from seq %llu, the newest "
+                        "there is %llu",
+                        (ull)at, (ull)d->seq, (ull)newest);
     }
     if (d->kind == TT_KIND_WRITE) {
         uint64_t from = d->payload + (at - d->disk_offset);
@@ -204,8 +218,8 @@ static int check_redos(struct simwriter *sw, const struct tt_recovery *r,
              at < d->disk_offset + d->disk_length && ret == 0;
              at += SIM_SECTOR) {
             ret = redone[at / SIM_SECTOR]++
-                ? sw_wrong(sw, "disk %llu is redone twice", (ull)at)
-                : check_redo(sw, d, states, end->last_seq, at);
+                      ? sw_wrong(sw, "disk %llu is redone twice", (ull)at)
+                      : check_redo(sw, d, states, end->last_seq, at);
         }
     }
     for (uint64_t seq = r->level_seq + 1; seq <= end->last_seq && ret == 0;
@@ -246,8 +260,10 @@ static int check_rewrites(struct simwriter *sw, const struct tt_recovery *r,
          n->parent && n->last_seq > r->scan.durable_seq; n = n->parent) {
         if (!i || r->rewrites[i - 1].offset != n->offset ||
             r->rewrites[i - 1].length != n->length) {
-            return sw_wrong(sw, "seq %llu may not be durable, and is not "
-                            "rewritten", (ull)n->last_seq);
+            return sw_wrong(sw,
+                            "seq %llu may not be durable, and is not "
+                            "rewritten",
+                            (ull)n->last_seq);
         }
         i--;
     }
@@ -261,20 +277,23 @@ int sw_check_recovery(struct simwriter *sw, const struct tt_recovery *r,
     int ret;
 
     if (r->scan.last_seq != end->last_seq || r->scan.disk_size != size) {
-        return sw_wrong(sw, "recovery: seq %llu, disk %llu; should be %llu, "
-                        "%llu", (ull)r->scan.last_seq, (ull)r->scan.disk_size,
+        return sw_wrong(sw,
+                        "recovery: seq %llu, disk %llu; should be %llu, "
+                        "%llu",
+                        (ull)r->scan.last_seq, (ull)r->scan.disk_size,
                         (ull)end->last_seq, (ull)size);
     }
     if (r->scan.durable_seq > sw->durable->last_seq ||
         r->level_seq > sw->level->last_seq || r->damage_count) {
-        return sw_wrong(sw, "recovery: durable %llu, level %llu; but %llu, "
-                        "%llu were; %zu damages", (ull)r->scan.durable_seq,
-                        (ull)r->level_seq, (ull)sw->durable->last_seq,
-                        (ull)sw->level->last_seq, r->damage_count);
+        return sw_wrong(sw,
+                        "recovery: durable %llu, level %llu; but %llu, "
+                        "%llu were; %zu damages",
+                        (ull)r->scan.durable_seq, (ull)r->level_seq,
+                        (ull)sw->durable->last_seq, (ull)sw->level->last_seq,
+                        r->damage_count);
     }
     for (const struct sim_node *n = sw->model.all; n; n = n->next) {
-        if (n->session > r->scan.max_session &&
-            sim_node_reaches(end, n)) {
+        if (n->session > r->scan.max_session && sim_node_reaches(end, n)) {
             return sw_wrong(sw, "session %llu was not seen", (ull)n->session);
         }
     }

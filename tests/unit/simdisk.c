@@ -161,8 +161,8 @@ int simdisk_write(struct simdisk *d, uint64_t offset, const void *buf,
     }
     if (ret < 0) {
         /* what failed, or was under way, may be there in part, or whole */
-        done = (size_t)sim_random(d->world, length / SIM_SECTOR + 1) *
-               SIM_SECTOR;
+        done =
+            (size_t)sim_random(d->world, length / SIM_SECTOR + 1) * SIM_SECTOR;
         if (offset >= d->capacity) {
             done = 0;
         } else if (done > d->capacity - offset) {
@@ -273,8 +273,7 @@ void simdisk_power_cut(struct simdisk *d)
 
     for (size_t i = 0; i < d->log_count; i++) {
         if (!d->log[i].clean) {
-            land_some(d, &d->log[i],
-                      percents[sim_random(d->world, 5)]);
+            land_some(d, &d->log[i], percents[sim_random(d->world, 5)]);
         }
     }
     forget_cache(d);
@@ -333,6 +332,8 @@ static int source_read(void *opaque, uint64_t offset, void *buf, size_t length)
 struct tt_source simdisk_source(struct simdisk *d)
 {
     return (struct tt_source){
-        .read = source_read, .opaque = d, .size = d->size,
+        .read = source_read,
+        .opaque = d,
+        .size = d->size,
     };
 }

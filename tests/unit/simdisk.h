@@ -29,13 +29,13 @@
 
 struct sim_world {
     uint64_t rng;
-    uint64_t calls;      /* of writes, flushes and reads on all media */
-    uint64_t crash_at;   /* the call that does not return; 0: none does */
+    uint64_t calls;    /* of writes, flushes and reads on all media */
+    uint64_t crash_at; /* the call that does not return; 0: none does */
     bool crashed;
-    uint64_t changes;    /* of those the writes and flushes */
+    uint64_t changes;      /* of those the writes and flushes */
     uint64_t crash_change; /* the one of them that does not return; 0: none */
-    uint64_t fail_at;    /* the one of them that fails, 0: none does */
-    int fail_errno;      /* with what: EIO, ENOSPC */
+    uint64_t fail_at;      /* the one of them that fails, 0: none does */
+    int fail_errno;        /* with what: EIO, ENOSPC */
 };
 
 void sim_world_init(struct sim_world *w, uint64_t seed);
@@ -46,13 +46,13 @@ struct sim_write;
 
 struct simdisk {
     struct sim_world *world;
-    uint64_t capacity;       /* ENOSPC beyond it */
-    uint64_t size;           /* where the last byte written ends */
+    uint64_t capacity; /* ENOSPC beyond it */
+    uint64_t size;     /* where the last byte written ends */
     uint64_t durable_size;
     uint8_t *cache, *medium;
-    struct sim_write *log;   /* writes since the last flush, in order */
+    struct sim_write *log; /* writes since the last flush, in order */
     size_t log_count, log_room;
-    size_t flush_mark;       /* how many the flush under way covers */
+    size_t flush_mark;               /* how many the flush under way covers */
     uint64_t bad_offset, bad_length; /* reading this range gives EIO */
 };
 

@@ -83,8 +83,7 @@ static void apply(struct sim_node *n, struct sim_state *s,
         }
         break;
     case TT_KIND_PREIMAGE:
-        mark_captured(n, req->disk_offset,
-                      req->disk_offset + req->disk_length);
+        mark_captured(n, req->disk_offset, req->disk_offset + req->disk_length);
         break;
     }
 }

@@ -24,8 +24,8 @@
 
 /* The disk after one record */
 struct sim_state {
-    uint8_t *data;      /* SIM_DISK_MAX bytes; zero behind the size */
-    bool own;           /* else it is that of the state before */
+    uint8_t *data; /* SIM_DISK_MAX bytes; zero behind the size */
+    bool own;      /* else it is that of the state before */
     uint64_t size;
     int64_t time;
     uint16_t kind;
@@ -36,13 +36,13 @@ struct sim_node {
     struct sim_node *parent, *next;
     uint64_t first_seq, last_seq;
     uint64_t chain, offset, length;
-    uint64_t captured;  /* a bit for each block with a PREIMAGE or born */
+    uint64_t captured; /* a bit for each block with a PREIMAGE or born */
     uint64_t epoch, session, boot;
     struct sim_state *states;
 };
 
 struct sim_model {
-    struct sim_node root;      /* the disk as it was: sequence 0 */
+    struct sim_node root; /* the disk as it was: sequence 0 */
     struct sim_state original;
     struct sim_node *all;
 };
@@ -55,8 +55,7 @@ struct sim_node *sim_model_append(struct sim_model *m, struct sim_node *parent,
                                   const struct tt_frame *f,
                                   const struct tt_append *a);
 struct sim_node *sim_model_child(struct sim_model *m,
-                                 const struct sim_node *parent,
-                                 uint64_t chain);
+                                 const struct sim_node *parent, uint64_t chain);
 /* Is @n the node @above, or below it? */
 bool sim_node_reaches(const struct sim_node *n, const struct sim_node *above);
 /* The disk after @seq, on the path to @n. */

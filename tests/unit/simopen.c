@@ -45,8 +45,7 @@ static int compare_samples(struct simwriter *sw, const struct tt_source *src,
     for (size_t i = 0; i < r->sample_count; i++) {
         const struct tt_redo *s = &r->samples[i];
         struct tt_error err;
-        int ret = simdisk_read(&sw->disk, s->disk_offset, buf,
-                               s->disk_length);
+        int ret = simdisk_read(&sw->disk, s->disk_offset, buf, s->disk_length);
 
         if (ret == 0) {
             ret = tt_recovery_compare(&sw->super, src, s, buf, &err);
@@ -55,9 +54,10 @@ static int compare_samples(struct simwriter *sw, const struct tt_source *src,
             return SIM_CRASH;
         }
         if (ret != 1 && !sw->disk_unsure) {
-            return sw_wrong(sw, "sample %zu of %zu (seq %llu, disk %llu + "
-                            "%llu): %d", i, r->sample_count,
-                            (unsigned long long)s->seq,
+            return sw_wrong(sw,
+                            "sample %zu of %zu (seq %llu, disk %llu + "
+                            "%llu): %d",
+                            i, r->sample_count, (unsigned long long)s->seq,
                             (unsigned long long)s->disk_offset,
                             (unsigned long long)s->disk_length, ret);
         }
@@ -79,7 +79,8 @@ static int append_session(struct simwriter *sw, const struct tt_scan *scan)
         .disk_path = "/simulated",
     };
     struct tt_request req = {
-        .kind = TT_KIND_SESSION, .flags = TT_RECORD_INLINE,
+        .kind = TT_KIND_SESSION,
+        .flags = TT_RECORD_INLINE,
     };
     uint8_t *body = tt_session_encode(&s, &req.payload_length);
     int ret;
@@ -96,7 +97,9 @@ static int append_damages(struct simwriter *sw, const struct tt_recovery *r)
     for (size_t i = 0; i < r->damage_count; i++) {
         const struct tt_damage *d = &r->damages[i];
         struct tt_damage_body body = {
-            tt_put64(d->offset), tt_put64(d->length), tt_put64(d->first_seq),
+            tt_put64(d->offset),
+            tt_put64(d->length),
+            tt_put64(d->first_seq),
             tt_put64(d->last_seq),
         };
         struct tt_request req = {
@@ -126,7 +129,7 @@ static int redo(struct simwriter *sw, const struct tt_recovery *r)
         const struct tt_redo *d = &r->redos[i];
 
         ret = sw_read_captures(sw, d->disk_offset, d->disk_length, buf, reqs,
-                            &pre);
+                               &pre);
         if (ret == 0) {
             ret = sw_append_captured(sw, reqs, pre, NULL, SW_PRE_BEFORE);
         }
@@ -163,9 +166,10 @@ static int run_recovery(struct simwriter *sw, const struct tt_source *src,
         while ((*ret_end)->parent && (*ret_end)->last_seq > r->scan.last_seq) {
             *ret_end = (*ret_end)->parent;
         }
-        return (*ret_end)->last_seq == r->scan.last_seq ? 0
-            : sw_wrong(sw, "history ends inside a frame, at %llu",
-                       (unsigned long long)r->scan.last_seq);
+        return (*ret_end)->last_seq == r->scan.last_seq
+                   ? 0
+                   : sw_wrong(sw, "history ends inside a frame, at %llu",
+                              (unsigned long long)r->scan.last_seq);
     }
     return sw_check_recovery(sw, r, *ret_end);
 }

@@ -10,8 +10,8 @@
 
 typedef unsigned long long ull;
 
-int sw_read_view(struct simwriter *sw, const struct tt_history *h,
-                 uint64_t seq, uint64_t size, uint8_t *buf)
+int sw_read_view(struct simwriter *sw, const struct tt_history *h, uint64_t seq,
+                 uint64_t size, uint8_t *buf)
 {
     struct tt_source src = sw_quiet_source(sw);
     struct tt_extent ext;
@@ -26,10 +26,10 @@ int sw_read_view(struct simwriter *sw, const struct tt_history *h,
         }
         switch (ext.kind) {
         case TT_EXTENT_JOURNAL:
-            if (tt_extent_read(h, &src, &ext, at, ext.length, buf + at,
-                               &err) < 0) {
-                return sw_wrong(sw, "view(%llu) at %llu: %s", (ull)seq,
-                                (ull)at, err.message);
+            if (tt_extent_read(h, &src, &ext, at, ext.length, buf + at, &err) <
+                0) {
+                return sw_wrong(sw, "view(%llu) at %llu: %s", (ull)seq, (ull)at,
+                                err.message);
             }
             break;
         case TT_EXTENT_ZERO:
@@ -39,8 +39,10 @@ int sw_read_view(struct simwriter *sw, const struct tt_history *h,
             memcpy(buf + at, sw->disk.cache + at, ext.length);
             break;
         case TT_EXTENT_DAMAGED:
-            return sw_wrong(sw, "view(%llu) at %llu is damaged, says the "
-                            "library", (ull)seq, (ull)at);
+            return sw_wrong(sw,
+                            "view(%llu) at %llu is damaged, says the "
+                            "library",
+                            (ull)seq, (ull)at);
         }
     }
     return 0;
@@ -64,9 +66,11 @@ static int check_view(struct simwriter *sw, const struct tt_history *h,
             struct tt_extent ext;
 
             tt_view_lookup(h, seq, at, SIM_SECTOR, &ext);
-            ret = sw_wrong(sw, "view(%llu) at %llu is wrong: kind %d, seq "
-                           "%llu, record %llu", (ull)seq, (ull)at, ext.kind,
-                           (ull)ext.seq, (ull)ext.record_seq);
+            ret = sw_wrong(sw,
+                           "view(%llu) at %llu is wrong: kind %d, seq "
+                           "%llu, record %llu",
+                           (ull)seq, (ull)at, ext.kind, (ull)ext.seq,
+                           (ull)ext.record_seq);
         }
     }
     return ret;
@@ -87,8 +91,8 @@ int sw_check_views(struct simwriter *sw, unsigned most)
                        (ull)tt_history_end(h)->last_seq, (ull)last);
     }
     for (uint64_t i = 0; ret == 0 && i <= last && i < most; i++) {
-        ret = check_view(sw, h, last < most ? i
-                                            : sim_random(sw->world, last + 1));
+        ret = check_view(sw, h,
+                         last < most ? i : sim_random(sw->world, last + 1));
     }
     tt_history_free(h);
     return ret;

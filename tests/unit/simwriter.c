@@ -34,8 +34,8 @@ int sw_wrong(struct simwriter *sw, const char *fmt, ...)
     return SW_WRONG;
 }
 
-void sw_init(struct simwriter *sw, struct sim_world *world,
-             const uint8_t *disk, uint64_t size, uint32_t alignment)
+void sw_init(struct simwriter *sw, struct sim_world *world, const uint8_t *disk,
+             uint64_t size, uint32_t alignment)
 {
     static uint8_t area[TT_SEGMENTS_OFFSET];
     uint8_t uuid[TT_UUID_SIZE];
@@ -77,8 +77,7 @@ static void drop_kept(struct simwriter *sw, size_t count)
     }
     sw->kept_count -= count;
     if (sw->kept_count) {
-        memmove(sw->kept, sw->kept + count,
-                sw->kept_count * sizeof(*sw->kept));
+        memmove(sw->kept, sw->kept + count, sw->kept_count * sizeof(*sw->kept));
     }
 }
 
@@ -369,8 +368,7 @@ void sw_note_todo(struct simwriter *sw, uint64_t offset, uint64_t length)
 
 /* The blocks of a range that still need a PREIMAGE, as records. */
 int sw_read_captures(struct simwriter *sw, uint64_t offset, uint64_t length,
-                     uint8_t *buf, struct tt_request *reqs,
-                     unsigned *ret_count)
+                     uint8_t *buf, struct tt_request *reqs, unsigned *ret_count)
 {
     uint64_t end = offset + length;
 
@@ -455,8 +453,7 @@ static uint64_t block_mask(uint64_t offset, uint64_t length)
 {
     uint64_t mask = 0;
 
-    for (uint64_t at = offset / TT_GRID; at * TT_GRID < offset + length;
-         at++) {
+    for (uint64_t at = offset / TT_GRID; at * TT_GRID < offset + length; at++) {
         mask |= UINT64_C(1) << at;
     }
     return mask;
@@ -492,8 +489,7 @@ static int change(struct simwriter *sw, const struct tt_request *req,
     if (ret == 0) {
         ret = sw_append_captured(sw, reqs, pre, req, order);
     }
-    return ret < 0 ? ret : change_disk(sw, req->disk_offset,
-                                       req->disk_length);
+    return ret < 0 ? ret : change_disk(sw, req->disk_offset, req->disk_length);
 }
 
 int sw_write(struct simwriter *sw, uint64_t offset, uint64_t length,
@@ -568,7 +564,9 @@ int sw_resize(struct simwriter *sw, uint64_t size)
 static int append_checkpoint(struct simwriter *sw, uint64_t level, bool clean)
 {
     struct tt_checkpoint c = {
-        .level_seq = level, .map_prev = sw->map_prev, .clean = clean,
+        .level_seq = level,
+        .map_prev = sw->map_prev,
+        .clean = clean,
     };
     struct tt_request reqs[2] = { { .kind = TT_KIND_FLUSH } };
     struct tt_flush_body fl = { tt_put64(level) };

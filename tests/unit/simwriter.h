@@ -32,15 +32,15 @@ struct simwriter {
     struct sim_world *world;
     struct simdisk journal, disk;
     struct sim_model model;
-    struct sim_node *tip;      /* acknowledged: no kill takes it */
-    struct sim_node *durable;  /* flushed: no power cut takes it */
-    struct sim_node *level;    /* the disk alone is at least this new */
+    struct sim_node *tip;     /* acknowledged: no kill takes it */
+    struct sim_node *durable; /* flushed: no power cut takes it */
+    struct sim_node *level;   /* the disk alone is at least this new */
 
-    bool strict;      /* the disk gets only what is durable in the journal */
-    bool disk_unsure; /* not strict, and there was a power cut */
-    struct tt_now now;         /* the clocks */
-    uint64_t boot;             /* number of the host's boot */
-    uint32_t alignment;        /* what the journal's node asks for now */
+    bool strict;        /* the disk gets only what is durable in the journal */
+    bool disk_unsure;   /* not strict, and there was a power cut */
+    struct tt_now now;  /* the clocks */
+    uint64_t boot;      /* number of the host's boot */
+    uint32_t alignment; /* what the journal's node asks for now */
 
     /* of the session; none after a crash */
     struct tt_super super;
@@ -52,15 +52,15 @@ struct simwriter {
     size_t kept_count, kept_room;
     uint8_t todo[SIM_DISK_MAX / SIM_SECTOR];  /* sectors the disk lacks, */
     uint8_t dirty[SIM_DISK_MAX / SIM_SECTOR]; /* has, but not flushed */
-    uint64_t disk_size;        /* the disk file's own size */
-    bool damage_ok;            /* the test destroyed something */
+    uint64_t disk_size;                       /* the disk file's own size */
+    bool damage_ok;                           /* the test destroyed something */
 
     char problem[1400];
 };
 
 /* A new journal for a disk with these contents; no session yet. */
-void sw_init(struct simwriter *sw, struct sim_world *world,
-             const uint8_t *disk, uint64_t size, uint32_t alignment);
+void sw_init(struct simwriter *sw, struct sim_world *world, const uint8_t *disk,
+             uint64_t size, uint32_t alignment);
 void sw_clear(struct simwriter *sw);
 
 int sw_open(struct simwriter *sw);
@@ -122,7 +122,7 @@ int sw_check_recovery(struct simwriter *sw, const struct tt_recovery *r,
  * chosen at random (simviews.c). */
 int sw_check_views(struct simwriter *sw, unsigned most);
 /* The whole view(@seq), which has @size bytes. */
-int sw_read_view(struct simwriter *sw, const struct tt_history *h,
-                 uint64_t seq, uint64_t size, uint8_t *buf);
+int sw_read_view(struct simwriter *sw, const struct tt_history *h, uint64_t seq,
+                 uint64_t size, uint8_t *buf);
 
 #endif

@@ -108,8 +108,10 @@ END_TEST
 START_TEST(map_in_several_parts)
 {
     struct tt_blocks *set = tt_blocks_new(4096), *got = tt_blocks_new(4096);
-    struct tt_checkpoint c = { .level_seq = 5, .map_prev = 4096,
-                               .has_stat = true, .disk_inode = 3,
+    struct tt_checkpoint c = { .level_seq = 5,
+                               .map_prev = 4096,
+                               .has_stat = true,
+                               .disk_inode = 3,
                                .disk_mtime = -1 };
     unsigned parts = 0, ranges = 0;
     bool more = true;
@@ -133,8 +135,8 @@ START_TEST(map_in_several_parts)
             struct tt_range r;
 
             memcpy(&r, body + sizeof(cp) + i * sizeof(r), sizeof(r));
-            ck_assert(tt_blocks_add(got, tt_get64(r.offset),
-                                    tt_get64(r.length)));
+            ck_assert(
+                tt_blocks_add(got, tt_get64(r.offset), tt_get64(r.length)));
         }
         ranges += tt_checkpoint_done(body, set);
         free(body);
@@ -173,7 +175,11 @@ END_TEST
 int main(void)
 {
     return unit_run("blocks", (const TTest *const *const[]){
-        &as_an_array, &empty_set, &ends_of_a_large_disk,
-        &map_in_several_parts, &empty_map, NULL,
-    });
+                                  &as_an_array,
+                                  &empty_set,
+                                  &ends_of_a_large_disk,
+                                  &map_in_several_parts,
+                                  &empty_map,
+                                  NULL,
+                              });
 }

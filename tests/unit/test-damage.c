@@ -564,13 +564,23 @@ END_TEST
 int main(void)
 {
     return unit_run("damage", (const TTest *const *const[]){
-        &header_destroyed, &table_destroyed, &frame_destroyed,
-        &payload_destroyed, &payload_of_a_segments_first_frame,
-        &several_frames_destroyed, &two_places_destroyed,
-        &whole_first_segment_destroyed, &stale_frame_before_a_rotten_segment,
-        &history_that_ends_damaged, &damage_that_heals,
-        &no_second_capture_behind_damage, &no_samples_from_before_damage,
-        &no_footer_for_a_damaged_segment, &unreadable_in_the_middle,
-        &unreadable_payload, &unreadable_end_is_left_alone, NULL,
-    });
+                                  &header_destroyed,
+                                  &table_destroyed,
+                                  &frame_destroyed,
+                                  &payload_destroyed,
+                                  &payload_of_a_segments_first_frame,
+                                  &several_frames_destroyed,
+                                  &two_places_destroyed,
+                                  &whole_first_segment_destroyed,
+                                  &stale_frame_before_a_rotten_segment,
+                                  &history_that_ends_damaged,
+                                  &damage_that_heals,
+                                  &no_second_capture_behind_damage,
+                                  &no_samples_from_before_damage,
+                                  &no_footer_for_a_damaged_segment,
+                                  &unreadable_in_the_middle,
+                                  &unreadable_payload,
+                                  &unreadable_end_is_left_alone,
+                                  NULL,
+                              });
 }

@@ -46,11 +46,16 @@ static int list_frame(void *opaque, const struct tt_frame *f,
             continue;
         }
         *s = (struct seen){
-            .offset = r.disk_offset, .length = r.disk_length, .seq = r.seq,
-            .kind = r.kind, .flags = r.flags, .sums = r.checksum_count,
+            .offset = r.disk_offset,
+            .length = r.disk_length,
+            .seq = r.seq,
+            .kind = r.kind,
+            .flags = r.flags,
+            .sums = r.checksum_count,
             .payload = r.payload_offset
-                ? f->offset + r.payload_offset -
-                      tt_segment_offset(l->super, l->segment) : 0,
+                           ? f->offset + r.payload_offset -
+                                 tt_segment_offset(l->super, l->segment)
+                           : 0,
         };
         for (uint32_t i = 0; i < r.checksum_count; i++) {
             s->sum[i] = tt_get64(r.checksums[i]);
@@ -236,6 +241,9 @@ END_TEST
 int main(void)
 {
     return unit_run("footer", (const TTest *const *const[]){
-        &lists_every_version, &several_parts, &crash_before_the_footer, NULL,
-    });
+                                  &lists_every_version,
+                                  &several_parts,
+                                  &crash_before_the_footer,
+                                  NULL,
+                              });
 }

@@ -275,12 +275,14 @@ START_TEST(super_limits)
         unsigned at, length;
         uint64_t value;
     } bad[] = {
-        { 12, 4, 511 },  { 12, 4, 1024 }, { 72, 8, 513 },
-        { 72, 8, (UINT64_C(1) << 62) + 512 },
-        { 80, 8, 131072 },
-        { 88, 8, 2 * TT_MIB }, { 88, 8, 5 * TT_MIB }, { 88, 8, 8 * TT_GIB },
-        { 88, 8, 0 }, { 96, 4, 0 }, { 96, 4, 256 }, { 96, 4, 768 },
-        { 96, 4, 65536 }, { 100, 2, 2 }, { 100, 2, 0 },
+        { 12, 4, 511 },        { 12, 4, 1024 },
+        { 72, 8, 513 },        { 72, 8, (UINT64_C(1) << 62) + 512 },
+        { 80, 8, 131072 },     { 88, 8, 2 * TT_MIB },
+        { 88, 8, 5 * TT_MIB }, { 88, 8, 8 * TT_GIB },
+        { 88, 8, 0 },          { 96, 4, 0 },
+        { 96, 4, 256 },        { 96, 4, 768 },
+        { 96, 4, 65536 },      { 100, 2, 2 },
+        { 100, 2, 0 },
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -290,12 +292,11 @@ START_TEST(super_limits)
 
         make(&area, &s);
         memcpy(area.bytes + bad[i].at, &v, bad[i].length);
-        memcpy(area.bytes + TT_SUPERBLOCK_COPY + bad[i].at, &v,
-               bad[i].length);
+        memcpy(area.bytes + TT_SUPERBLOCK_COPY + bad[i].at, &v, bad[i].length);
         reseal(&area, 0);
         reseal(&area, TT_SUPERBLOCK_COPY);
-        ck_assert_msg(super_read(&area, sizeof(area.bytes), &s, NULL, &err) <
-                          0, "%u = %llu", bad[i].at, (ull)bad[i].value);
+        ck_assert_msg(super_read(&area, sizeof(area.bytes), &s, NULL, &err) < 0,
+                      "%u = %llu", bad[i].at, (ull)bad[i].value);
         ck_assert(err.message[0]);
     }
 }
@@ -324,8 +325,7 @@ START_TEST(error_lines)
     ck_assert_int_eq(err.code, TT_EIO);
     ck_assert_int_eq(err.os_errno, ENOSPC);
     ck_assert_str_eq(err.message, "at 7");
-    ck_assert_int_eq(tt_fail(NULL, TT_EINVAL, 0, "nobody listens"),
-                     -TT_EINVAL);
+    ck_assert_int_eq(tt_fail(NULL, TT_EINVAL, 0, "nobody listens"), -TT_EINVAL);
     tt_fail(&err, TT_EINVAL, 0, "%2000d", 1);
     ck_assert_uint_lt(strlen(err.message), sizeof(err.message));
 }
@@ -334,10 +334,21 @@ END_TEST
 int main(void)
 {
     return unit_run("format", (const TTest *const *const[]){
-        &little_endian, &structs_have_no_alignment, &checksum_is_xxh3, &grid,
-        &super_round_trip, &super_one_copy_is_enough, &super_both_damaged,
-        &super_of_something_else, &super_cut_short, &super_newer_version,
-        &super_unknown_features, &super_feature_in_one_copy, &super_limits,
-        &super_first_copy_unreadable, &error_lines, NULL,
-    });
+                                  &little_endian,
+                                  &structs_have_no_alignment,
+                                  &checksum_is_xxh3,
+                                  &grid,
+                                  &super_round_trip,
+                                  &super_one_copy_is_enough,
+                                  &super_both_damaged,
+                                  &super_of_something_else,
+                                  &super_cut_short,
+                                  &super_newer_version,
+                                  &super_unknown_features,
+                                  &super_feature_in_one_copy,
+                                  &super_limits,
+                                  &super_first_copy_unreadable,
+                                  &error_lines,
+                                  NULL,
+                              });
 }

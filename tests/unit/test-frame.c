@@ -18,7 +18,8 @@ static uint8_t frame[TT_FRAME_MAX];
 static void begin(uint32_t alignment)
 {
     static const uint8_t uuid[TT_UUID_SIZE] = "0123456789abcde";
-    struct tt_scan scan = { .empty = true, .disk_size = TT_GIB,
+    struct tt_scan scan = { .empty = true,
+                            .disk_size = TT_GIB,
                             .end_offset = TT_SEGMENTS_OFFSET };
 
     tt_super_init(&super, uuid, 7, TT_GIB, alignment, 0);
@@ -67,8 +68,12 @@ static void poke(size_t at, uint64_t value, size_t length)
 static const uint8_t body[8192] = "a body";
 
 static const struct tt_request write_req = {
-    .kind = TT_KIND_WRITE, .flags = TT_RECORD_FUA, .disk_offset = 3584,
-    .disk_length = 8192, .payload = body, .payload_length = 8192,
+    .kind = TT_KIND_WRITE,
+    .flags = TT_RECORD_FUA,
+    .disk_offset = 3584,
+    .disk_length = 8192,
+    .payload = body,
+    .payload_length = 8192,
 };
 
 static void one_frame(struct tt_append *a)
@@ -76,9 +81,12 @@ static void one_frame(struct tt_append *a)
     const struct tt_request reqs[] = {
         write_req,
         { .kind = TT_KIND_ZERO, .disk_offset = 4096, .disk_length = 512 },
-        { .kind = TT_KIND_MARK, .flags = TT_RECORD_INLINE, .payload = "abc",
+        { .kind = TT_KIND_MARK,
+          .flags = TT_RECORD_INLINE,
+          .payload = "abc",
           .payload_length = 3 },
-        { .kind = TT_KIND_RESIZE, .disk_offset = TT_GIB,
+        { .kind = TT_KIND_RESIZE,
+          .disk_offset = TT_GIB,
           .disk_length = 2 * TT_GIB },
     };
 
@@ -184,45 +192,72 @@ END_TEST
 
 START_TEST(header_limits)
 {
-#define BAD(field, value) { AT(field), SIZE(field), value, #field }
+/* clang-format off: a table is read by line */
+#define BAD(field, value)                                                      \
+    {                                                                          \
+        AT(field), SIZE(field), value, #field                                  \
+    }
     static const struct {
         size_t at, length;
         uint64_t value;
         const char *name;
     } bad[] = {
-        BAD(offset, 0), BAD(offset, TT_SEGMENTS_OFFSET + 512),
-        BAD(segment, 1), BAD(segment, UINT64_MAX),
-        BAD(segment, UINT64_C(1) << 41), BAD(segment, (uint64_t)INT64_MAX),
-        BAD(prev_offset, TT_SEGMENTS_OFFSET), BAD(prev_offset, UINT64_MAX),
-        BAD(session, 0), BAD(session, UINT64_C(1) << 63),
-        BAD(session_first_seq, 0), BAD(session_first_seq, 2),
-        BAD(first_seq, 0), BAD(first_seq, UINT64_C(1) << 63),
+        BAD(offset, 0),
+        BAD(offset, TT_SEGMENTS_OFFSET + 512),
+        BAD(segment, 1),
+        BAD(segment, UINT64_MAX),
+        BAD(segment, UINT64_C(1) << 41),
+        BAD(segment, (uint64_t)INT64_MAX),
+        BAD(prev_offset, TT_SEGMENTS_OFFSET),
+        BAD(prev_offset, UINT64_MAX),
+        BAD(session, 0),
+        BAD(session, UINT64_C(1) << 63),
+        BAD(session_first_seq, 0),
+        BAD(session_first_seq, 2),
+        BAD(first_seq, 0),
+        BAD(first_seq, UINT64_C(1) << 63),
         BAD(first_seq, UINT64_MAX),
-        BAD(durable_seq, 1), BAD(durable_seq, UINT64_MAX),
-        BAD(first_time, 1001), BAD(last_time, 999),
+        BAD(durable_seq, 1),
+        BAD(durable_seq, UINT64_MAX),
+        BAD(first_time, 1001),
+        BAD(last_time, 999),
         BAD(checkpoint_offset, TT_SEGMENTS_OFFSET),
         BAD(notable_offset, TT_SEGMENTS_OFFSET),
         BAD(footer_offset, TT_SEGMENTS_OFFSET),
         BAD(session_offset, TT_SEGMENTS_OFFSET + 1),
         BAD(epoch_offset, UINT64_MAX),
         BAD(first_live_segment, 1),
-        BAD(disk_size, 1), BAD(disk_size, (UINT64_C(1) << 62) + 512),
-        BAD(segment_size, 8 * TT_MIB), BAD(segment_size, 0),
-        BAD(alignment, 0), BAD(alignment, 256), BAD(alignment, 513),
-        BAD(alignment, 65536), BAD(alignment, 0x80000000u),
-        BAD(flags, 0), BAD(flags, 0x11), BAD(flags, 0x8001),
-        BAD(record_count, 0), BAD(record_count, 1000),
+        BAD(disk_size, 1),
+        BAD(disk_size, (UINT64_C(1) << 62) + 512),
+        BAD(segment_size, 8 * TT_MIB),
+        BAD(segment_size, 0),
+        BAD(alignment, 0),
+        BAD(alignment, 256),
+        BAD(alignment, 513),
+        BAD(alignment, 65536),
+        BAD(alignment, 0x80000000u),
+        BAD(flags, 0),
+        BAD(flags, 0x11),
+        BAD(flags, 0x8001),
+        BAD(record_count, 0),
+        BAD(record_count, 1000),
         BAD(record_count, UINT32_MAX),
-        BAD(table_length, 0), BAD(table_length, TT_HEAD_MAX),
-        BAD(table_length, UINT32_MAX), BAD(table_length, 0xffffff00u),
-        BAD(payload_offset, 0), BAD(payload_offset, 1024),
+        BAD(table_length, 0),
+        BAD(table_length, TT_HEAD_MAX),
+        BAD(table_length, UINT32_MAX),
+        BAD(table_length, 0xffffff00u),
+        BAD(payload_offset, 0),
+        BAD(payload_offset, 1024),
         BAD(payload_offset, UINT32_MAX),
-        BAD(frame_length, 0), BAD(frame_length, 100),
-        BAD(frame_length, 511 + 8192), BAD(frame_length, 5 * TT_MIB),
+        BAD(frame_length, 0),
+        BAD(frame_length, 100),
+        BAD(frame_length, 511 + 8192),
+        BAD(frame_length, 5 * TT_MIB),
         BAD(frame_length, 0xfffffe00u),
         BAD(salt, 8),
     };
 #undef BAD
+    /* clang-format on */
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct tt_append a;
@@ -230,9 +265,8 @@ START_TEST(header_limits)
 
         one_frame(&a);
         poke(bad[i].at, bad[i].value, bad[i].length);
-        ck_assert_msg(!decode(TT_SEGMENTS_OFFSET, &f),
-                      "%s = %llu is accepted", bad[i].name,
-                      (ull)bad[i].value);
+        ck_assert_msg(!decode(TT_SEGMENTS_OFFSET, &f), "%s = %llu is accepted",
+                      bad[i].name, (ull)bad[i].value);
         end();
     }
 }
@@ -256,6 +290,7 @@ END_TEST
 /* Of the WRITE, the ZERO and the MARK of one_frame() */
 START_TEST(descriptor_limits)
 {
+/* clang-format off */
 #define BAD(rec, field, value) \
     { rec, FIELD(field), FSIZE(field), value, #field }
     static const struct {
@@ -290,6 +325,7 @@ START_TEST(descriptor_limits)
         BAD(3, disk_offset, (UINT64_C(1) << 62) + 512),
     };
 #undef BAD
+    /* clang-format on */
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         static const unsigned places[] = { 0, 72, 120, 176 };
@@ -326,8 +362,9 @@ END_TEST
 START_TEST(hostile_tables)
 {
     static const uint64_t values[] = {
-        0, 1, 7, 8, 48, 255, 256, 4095, 4096, 0x7fffffff, 0x80000000u,
-        0xfffffff8u, UINT32_MAX, INT64_MAX, UINT64_MAX,
+        0,           1,           7,          8,         48,
+        255,         256,         4095,       4096,      0x7fffffff,
+        0x80000000u, 0xfffffff8u, UINT32_MAX, INT64_MAX, UINT64_MAX,
     };
     struct sim_world w;
 
@@ -344,8 +381,7 @@ START_TEST(hostile_tables)
             size_t at = 24 + 4 * (size_t)sim_random(&w, 95);
 
             if (at + 8 <= 184 || at >= HEADER) {
-                poke(at, values[sim_random(&w, 15)],
-                     1 + sim_random(&w, 8));
+                poke(at, values[sim_random(&w, 15)], 1 + sim_random(&w, 8));
             }
         }
         if (decode(TT_SEGMENTS_OFFSET, &f)) {
@@ -359,8 +395,8 @@ START_TEST(hostile_tables)
                         (void)*(volatile const uint8_t *)&r.checksums[k];
                     }
                     if (r.body && r.payload_length) {
-                        (void)*(volatile const uint8_t *)
-                            &r.body[r.payload_length - 1];
+                        (void)*(volatile const uint8_t *)&r
+                            .body[r.payload_length - 1];
                     }
                     ck_assert_uint_le(r.payload_offset, f.length);
                 }
@@ -431,8 +467,11 @@ START_TEST(batch_of_large_records)
 {
     static uint8_t mib[TT_MIB];
     struct tt_request req = {
-        .kind = TT_KIND_WRITE, .disk_offset = 512, .disk_length = TT_MIB,
-        .payload = mib, .payload_length = TT_MIB,
+        .kind = TT_KIND_WRITE,
+        .disk_offset = 512,
+        .disk_length = TT_MIB,
+        .payload = mib,
+        .payload_length = TT_MIB,
     };
 
     fill(&req, 512, 3);
@@ -443,7 +482,9 @@ END_TEST
 START_TEST(batch_of_inline_bodies)
 {
     struct tt_request req = {
-        .kind = TT_KIND_EVENT, .flags = TT_RECORD_INLINE, .payload = body,
+        .kind = TT_KIND_EVENT,
+        .flags = TT_RECORD_INLINE,
+        .payload = body,
         .payload_length = TT_INLINE_MAX,
     };
 
@@ -482,8 +523,8 @@ START_TEST(clocks_from_anywhere)
     for (unsigned i = 0; i < 4 * 3 * 4; i++) {
         writer.last_time = times[i % 4];
         writer.last_boottime = boots[i / 4 % 3];
-        tt_writer_plan(&writer, batch,
-                       (struct tt_now){ times[i / 12], 1000 }, &a);
+        tt_writer_plan(&writer, batch, (struct tt_now){ times[i / 12], 1000 },
+                       &a);
         check_planned(&a);
     }
     end();
@@ -493,12 +534,19 @@ END_TEST
 int main(void)
 {
     return unit_run("frame", (const TTest *const *const[]){
-        &round_trip, &every_bit_of_the_head, &payload_pieces, &header_limits,
-        &optional_frame_flags_are_ignored, &descriptor_limits,
-        &optional_kinds_and_flags_are_skipped, &hostile_tables,
-        &batch_of_small_records, &batch_of_large_records,
-        &batch_of_inline_bodies,
-        &failed_append_is_planned_at_the_same_place,
-        &clocks_from_anywhere, NULL,
-    });
+                                 &round_trip,
+                                 &every_bit_of_the_head,
+                                 &payload_pieces,
+                                 &header_limits,
+                                 &optional_frame_flags_are_ignored,
+                                 &descriptor_limits,
+                                 &optional_kinds_and_flags_are_skipped,
+                                 &hostile_tables,
+                                 &batch_of_small_records,
+                                 &batch_of_large_records,
+                                 &batch_of_inline_bodies,
+                                 &failed_append_is_planned_at_the_same_place,
+                                 &clocks_from_anywhere,
+                                 NULL,
+                             });
 }

@@ -17,8 +17,7 @@ static void load(struct unit *u)
 
     tt_history_free(history);
     history = tt_history_new();
-    ck_assert_msg(tt_history_load(history, &src, &err) == 0, "%s",
-                  err.message);
+    ck_assert_msg(tt_history_load(history, &src, &err) == 0, "%s", err.message);
 }
 
 static void end(struct unit *u)
@@ -41,8 +40,7 @@ static struct tt_moment named(const char *text, uint64_t seq)
     struct tt_moment m;
     struct tt_error err;
 
-    ck_assert_msg(resolve(text, 0, &m, &err) == 0, "%s: %s", text,
-                  err.message);
+    ck_assert_msg(resolve(text, 0, &m, &err) == 0, "%s: %s", text, err.message);
     ck_assert_msg(m.seq == seq, "%s is seq %llu, should be %llu (%s)", text,
                   (ull)m.seq, (ull)seq, m.note);
     return m;
@@ -55,8 +53,8 @@ static void refused(const char *text, const char *why)
     struct tt_error err;
 
     ck_assert_msg(resolve(text, 0, &m, &err) == -TT_ENOTTIME ||
-                      err.code == TT_EINVAL, "%s is taken: seq %llu", text,
-                  (ull)m.seq);
+                      err.code == TT_EINVAL,
+                  "%s is taken: seq %llu", text, (ull)m.seq);
     ck_assert_msg(!why || strstr(err.message, why), "%s: %s", text,
                   err.message);
     ck_assert_ptr_null(strchr(err.message, '\n'));
@@ -291,6 +289,7 @@ END_TEST
 START_TEST(bad_times)
 {
     static const char *const bad[] = {
+        /* clang-format off */
         "", " ", "now", "yesterday", "2026", "2026-11-20", "12:00",
         "2026-11-20T12:00:00", "2026-11-20 12:00", "2026-13-20T12:00:00Z",
         "2026-11-31T12:00:00Z", "2026-02-29T12:00:00Z",
@@ -301,6 +300,7 @@ START_TEST(bad_times)
         "@99999999999999999999", "@-", "seq:", "seq:-1", "seq:0x1",
         "seq:1 ", "-", "-15", "-min", "-99999999999999999999min", "+5min",
         "Latest", "latest ", "mark", "\x1b[2J", "9999-12-31T23:59:59Z",
+        /* clang-format on */
     };
     static char longest[5000];
     struct unit u;
@@ -349,8 +349,7 @@ START_TEST(forms_of_a_time)
     snprintf(text, sizeof(text), "%.29s-00:00", iso);
     ck_assert_int_le(resolve(text, 0, &m, &err), 0);
     /* relative to now */
-    ck_assert_int_eq(resolve("-15min", t + INT64_C(900000000000), &m, &err),
-                     0);
+    ck_assert_int_eq(resolve("-15min", t + INT64_C(900000000000), &m, &err), 0);
     ck_assert_uint_eq(m.seq, last);
     ck_assert_int_eq(resolve("-1h", t + INT64_C(3600000000000), &m, &err), 0);
     ck_assert_uint_eq(m.seq, last);
@@ -368,7 +367,8 @@ static int two_hours(void *opaque, int64_t civil, int32_t ret[2])
 
 START_TEST(a_zone_given_by_the_user)
 {
-    struct tt_zone zone = { .name = "Test/Zone", .offsets = two_hours,
+    struct tt_zone zone = { .name = "Test/Zone",
+                            .offsets = two_hours,
                             .given = true };
     struct tt_moment m;
     struct tt_error err;
@@ -394,9 +394,16 @@ END_TEST
 int main(void)
 {
     return unit_run("moment", (const TTest *const *const[]){
-        &around_a_record, &printed_times_name_the_same_record,
-        &clock_set_back, &a_minute_in_2099_does_not_blind,
-        &before_and_behind, &while_nothing_was_recorded, &marks, &bad_times,
-        &forms_of_a_time, &a_zone_given_by_the_user, NULL,
-    });
+                                  &around_a_record,
+                                  &printed_times_name_the_same_record,
+                                  &clock_set_back,
+                                  &a_minute_in_2099_does_not_blind,
+                                  &before_and_behind,
+                                  &while_nothing_was_recorded,
+                                  &marks,
+                                  &bad_times,
+                                  &forms_of_a_time,
+                                  &a_zone_given_by_the_user,
+                                  NULL,
+                              });
 }

@@ -66,8 +66,8 @@ START_TEST(newest_only_and_complete)
             if (sim_chance(&u.world, 20)) {
                 OK(&u.sw, sw_zero(&u.sw, at, 3072, SW_PRE_AFTER));
             } else if (sim_chance(&u.world, 10)) {
-                OK(&u.sw, sw_resize(&u.sw,
-                                    512 * (70 + sim_random(&u.world, 59))));
+                OK(&u.sw,
+                   sw_resize(&u.sw, 512 * (70 + sim_random(&u.world, 59))));
             } else if (sim_chance(&u.world, 10)) {
                 OK(&u.sw, sw_flush(&u.sw));
             } else {
@@ -105,8 +105,8 @@ START_TEST(samples_tell_the_disk)
 
         ck_assert_uint_le(s->seq, r.level_seq);
         ck_assert(i == 0 || s->seq < r.samples[i - 1].seq);
-        for (uint64_t at = s->disk_offset;
-             at < s->disk_offset + s->disk_length; at += 512) {
+        for (uint64_t at = s->disk_offset; at < s->disk_offset + s->disk_length;
+             at += 512) {
             ck_assert(!seen[at / 512]++);
         }
         memcpy(buf, u.sw.disk.cache + s->disk_offset, s->disk_length);
@@ -223,8 +223,13 @@ END_TEST
 int main(void)
 {
     return unit_run("recover", (const TTest *const *const[]){
-        &of_an_empty_journal, &closed_clean, &newest_only_and_complete,
-        &samples_tell_the_disk, &takes_time_by_the_tail, &map_with_a_hole,
-        &crash_at_every_call_of_recovery, NULL,
-    });
+                                   &of_an_empty_journal,
+                                   &closed_clean,
+                                   &newest_only_and_complete,
+                                   &samples_tell_the_disk,
+                                   &takes_time_by_the_tail,
+                                   &map_with_a_hole,
+                                   &crash_at_every_call_of_recovery,
+                                   NULL,
+                               });
 }

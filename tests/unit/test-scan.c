@@ -63,8 +63,8 @@ static void check_segment_end(uint64_t left)
     unit_write(&u, 4096, 4096);
     /* the footer came behind it */
     ck_assert_ptr_null(u.sw.w.ended);
-    ck_assert_uint_gt(u.sw.w.footer_offset, TT_SEGMENTS_OFFSET +
-                                                TT_SEGMENT_MIN);
+    ck_assert_uint_gt(u.sw.w.footer_offset,
+                      TT_SEGMENTS_OFFSET + TT_SEGMENT_MIN);
     OK(&u.sw, sw_flush(&u.sw));
     unit_write(&u, 8192, 4096);
     unit_reopen(&u);
@@ -393,8 +393,8 @@ START_TEST(guest_data_like_a_frame)
     h.durable_seq = tt_put64(1000);
     h.first_seq = tt_put64(1001);
     h.salt = tt_put64(tt_get64(h.salt) ^ 1); /* which the guest cannot know */
-    h.header_checksum = tt_put64(tt_checksum(
-        &h, offsetof(struct tt_frame_header, header_checksum)));
+    h.header_checksum = tt_put64(
+        tt_checksum(&h, offsetof(struct tt_frame_header, header_checksum)));
     memcpy(buf + 4096, &h, sizeof(h));
     OK(&u.sw, sw_write(&u.sw, 0, sizeof(buf), buf, SW_PRE_BEFORE));
     sw_abandon(&u.sw);
@@ -522,14 +522,24 @@ END_TEST
 int main(void)
 {
     return unit_run("scan", (const TTest *const *const[]){
-        &empty_journal, &one_frame, &file_longer_than_history,
-        &segment_filled_exactly, &segment_with_slack, &clock_steps,
-        &another_boot_is_another_epoch, &torn_at_every_sector,
-        &any_sector_lost, &stale_frames_stay_dead,
-        &session_exceeds_stale_ones, &failed_append_left_whole,
-        &the_later_session_is_right, &failed_append_is_replaced_in_place,
-        &guest_data_like_a_frame,
-        &follow_sees_each_frame_once, &follow_notices_a_replaced_end,
-        &follow_leaves_a_failed_append, NULL,
-    });
+                                &empty_journal,
+                                &one_frame,
+                                &file_longer_than_history,
+                                &segment_filled_exactly,
+                                &segment_with_slack,
+                                &clock_steps,
+                                &another_boot_is_another_epoch,
+                                &torn_at_every_sector,
+                                &any_sector_lost,
+                                &stale_frames_stay_dead,
+                                &session_exceeds_stale_ones,
+                                &failed_append_left_whole,
+                                &the_later_session_is_right,
+                                &failed_append_is_replaced_in_place,
+                                &guest_data_like_a_frame,
+                                &follow_sees_each_frame_once,
+                                &follow_notices_a_replaced_end,
+                                &follow_leaves_a_failed_append,
+                                NULL,
+                            });
 }

@@ -58,8 +58,8 @@ static uint64_t random_range(struct simwriter *sw, uint64_t *ret_length)
     struct sim_world *w = sw->world;
     uint64_t sectors = sw->w.disk_size / SIM_SECTOR;
     uint64_t most = sim_chance(w, 70) ? 16 : sectors;
-    uint64_t at = sim_random(w, sim_chance(w, 50) && sectors > 24 ? 24
-                                                                 : sectors);
+    uint64_t at =
+        sim_random(w, sim_chance(w, 50) && sectors > 24 ? 24 : sectors);
 
     *ret_length = 1 + sim_random(w, most);
     if (*ret_length > sectors - at) {
@@ -101,8 +101,8 @@ static int op_zero(struct simwriter *sw)
 
 static int op_resize(struct simwriter *sw)
 {
-    uint64_t size = (1 + sim_random(sw->world, SIM_DISK_MAX / SIM_SECTOR)) *
-                    SIM_SECTOR;
+    uint64_t size =
+        (1 + sim_random(sw->world, SIM_DISK_MAX / SIM_SECTOR)) * SIM_SECTOR;
 
     if (sim_chance(sw->world, 60)) {
         size = (size + TT_GRID - 1) / TT_GRID * TT_GRID;
@@ -192,10 +192,8 @@ static int round_of(struct simwriter *sw, struct sim_world *w)
     int ret = 0;
 
     for (unsigned i = 0; i < sessions && ret != SW_WRONG; i++) {
-        w->crash_at = sim_chance(w, 80) ? w->calls + 1 + sim_random(w, 120)
-                                        : 0;
-        w->fail_at = sim_chance(w, 30) ? w->changes + 1 + sim_random(w, 40)
-                                       : 0;
+        w->crash_at = sim_chance(w, 80) ? w->calls + 1 + sim_random(w, 120) : 0;
+        w->fail_at = sim_chance(w, 30) ? w->changes + 1 + sim_random(w, 40) : 0;
         w->fail_errno = sim_chance(w, 50) ? EIO : ENOSPC;
         ret = session(sw);
         note("-> %d", ret);
@@ -237,8 +235,9 @@ static bool run_round(uint64_t seed)
     ret = round_of(&sw, &w);
     if (ret != 0) {
         printf("round with seed %llu failed (%d): %s\n"
-               "again: TTJ_SEED=%llu TTJ_ROUNDS=1\n", (ull)seed, ret,
-               ret == SW_WRONG ? sw.problem : strerror(-ret), (ull)seed);
+               "again: TTJ_SEED=%llu TTJ_ROUNDS=1\n",
+               (ull)seed, ret, ret == SW_WRONG ? sw.problem : strerror(-ret),
+               (ull)seed);
         print_log();
     }
     sw_clear(&sw);
@@ -269,6 +268,7 @@ END_TEST
 int main(void)
 {
     return unit_run("simulation", (const TTest *const *const[]){
-        &random_recordings, NULL,
-    });
+                                      &random_recordings,
+                                      NULL,
+                                  });
 }

@@ -41,8 +41,7 @@ static void expect_whole(struct unit *u)
     struct found found;
 
     verify(u, &found);
-    ck_assert_msg(found.count == 0, "%u findings: %s", found.count,
-                  found.what);
+    ck_assert_msg(found.count == 0, "%u findings: %s", found.count, found.what);
 }
 
 START_TEST(whole_journals)
@@ -183,7 +182,11 @@ END_TEST
 int main(void)
 {
     return unit_run("verify", (const TTest *const *const[]){
-        &whole_journals, &torn_end_is_no_damage, &every_bit,
-        &names_what_is_damaged, &not_a_journal, NULL,
-    });
+                                  &whole_journals,
+                                  &torn_end_is_no_damage,
+                                  &every_bit,
+                                  &names_what_is_damaged,
+                                  &not_a_journal,
+                                  NULL,
+                              });
 }

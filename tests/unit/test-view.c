@@ -30,8 +30,8 @@ START_TEST(every_moment)
             if (sim_chance(&u.world, 20)) {
                 OK(&u.sw, sw_zero(&u.sw, at, 1024, SW_PRE_AFTER));
             } else if (sim_chance(&u.world, 8)) {
-                OK(&u.sw, sw_resize(&u.sw,
-                                    512 * (100 + sim_random(&u.world, 29))));
+                OK(&u.sw,
+                   sw_resize(&u.sw, 512 * (100 + sim_random(&u.world, 29))));
             } else {
                 unit_write(&u, at, 512 * (1 + sim_random(&u.world, 9)));
             }
@@ -111,7 +111,9 @@ START_TEST(second_preimage_is_ignored)
 {
     struct tt_history_stats stats;
     struct tt_request req = {
-        .kind = TT_KIND_PREIMAGE, .disk_offset = 4096, .disk_length = 4096,
+        .kind = TT_KIND_PREIMAGE,
+        .disk_offset = 4096,
+        .disk_length = 4096,
         .flags = TT_RECORD_ZEROES,
     };
     uint8_t two[8192];
@@ -226,8 +228,8 @@ START_TEST(damaged_payload_is_not_served)
                      -TT_EDAMAGED);
     ck_assert(strstr(err.message, "damaged"));
     /* all else is as it was */
-    OK(&u.sw, sw_read_view(&u.sw, h, u.sw.tip->last_seq, 8192,
-                           (uint8_t[8192]){ 0 }));
+    OK(&u.sw,
+       sw_read_view(&u.sw, h, u.sw.tip->last_seq, 8192, (uint8_t[8192]){ 0 }));
     tt_history_free(h);
     unit_end(&u);
 }
@@ -323,8 +325,8 @@ START_TEST(damage_is_never_served)
         h = load(&u);
         src = sw_quiet_source(&u.sw);
         for (uint64_t seq = 0; seq <= tt_history_end(h)->last_seq; seq++) {
-            const struct sim_state *s = sim_node_state(&u.sw.model, u.sw.tip,
-                                                       seq);
+            const struct sim_state *s =
+                sim_node_state(&u.sw.model, u.sw.tip, seq);
 
             for (uint64_t at = 0; at < SIM_DISK_MAX; at += TT_GRID) {
                 struct tt_extent ext;
@@ -344,8 +346,8 @@ START_TEST(damage_is_never_served)
                 }
                 ck_assert_msg(!memcmp(buf, s->data + at, TT_GRID),
                               "frame of seq %llu destroyed (%u): view(%llu) "
-                              "at %llu is wrong", (ull)n->first_seq, skip & 3,
-                              (ull)seq, (ull)at);
+                              "at %llu is wrong",
+                              (ull)n->first_seq, skip & 3, (ull)seq, (ull)at);
                 served++;
             }
         }
@@ -452,10 +454,17 @@ END_TEST
 int main(void)
 {
     return unit_run("view", (const TTest *const *const[]){
-        &every_moment, &first_touches, &second_preimage_is_ignored,
-        &extents_are_clipped_and_joined, &damaged_payload_is_not_served,
-        &missing_records_without_footer, &missing_records_with_footer,
-        &damage_is_never_served, &refresh_follows,
-        &refresh_tells_of_a_replaced_end, &provisional_until_flushed, NULL,
-    });
+                                &every_moment,
+                                &first_touches,
+                                &second_preimage_is_ignored,
+                                &extents_are_clipped_and_joined,
+                                &damaged_payload_is_not_served,
+                                &missing_records_without_footer,
+                                &missing_records_with_footer,
+                                &damage_is_never_served,
+                                &refresh_follows,
+                                &refresh_tells_of_a_replaced_end,
+                                &provisional_until_flushed,
+                                NULL,
+                            });
 }

@@ -42,8 +42,8 @@ void unit_write(struct unit *u, uint64_t offset, uint64_t length)
 void unit_fill_segment(struct unit *u, uint64_t left)
 {
     const struct tt_writer *w = &u->sw.w;
-    uint64_t segment = (w->next_offset - w->super.segments_offset) /
-                       w->super.segment_size;
+    uint64_t segment =
+        (w->next_offset - w->super.segments_offset) / w->super.segment_size;
     uint64_t end = tt_segment_offset(&w->super, segment + 1) - left;
     uint64_t head = 1024;
 
@@ -108,8 +108,9 @@ void unit_scan(struct unit *u, struct unit_scan *ret)
     struct tt_error err = { 0 };
 
     memset(ret, 0, sizeof(*ret));
-    ck_assert_msg(tt_scan_run(&u->sw.super, &src, 0, &ops, &ret->scan,
-                              &err) == 0, "%s", err.message);
+    ck_assert_msg(tt_scan_run(&u->sw.super, &src, 0, &ops, &ret->scan, &err) ==
+                      0,
+                  "%s", err.message);
 }
 
 int unit_run(const char *name, const TTest *const *const *tests)

@@ -15,11 +15,11 @@
 typedef unsigned long long ull;
 
 /* The call succeeds, or the test says what the model found wrong. */
-#define OK(sw, call)                                                          \
-    do {                                                                      \
-        int ok_ret = (call);                                                  \
-        ck_assert_msg(ok_ret == 0, "%s: %d %s", #call, ok_ret,                \
-                      ok_ret == SW_WRONG ? (sw)->problem : "");               \
+#define OK(sw, call)                                                           \
+    do {                                                                       \
+        int ok_ret = (call);                                                   \
+        ck_assert_msg(ok_ret == 0, "%s: %d %s", #call, ok_ret,                 \
+                      ok_ret == SW_WRONG ? (sw)->problem : "");                \
     } while (0)
 
 struct unit {
