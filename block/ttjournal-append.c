@@ -38,8 +38,8 @@
 /* ---- one append --------------------------------------------------------- */
 
 /* Makes room for [0, end); files grow, devices either have it or not. */
-static int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs,
-                                              uint64_t end)
+static int coroutine_fn GRAPH_RDLOCK ttj_grow_journal(BlockDriverState *bs,
+                                                      uint64_t end)
 {
     BDRVTtjournalState *s = bs->opaque;
     int64_t length = bdrv_co_getlength(s->journal->bs);
@@ -64,7 +64,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
     QEMUIOVector qiov;
     int ret;
 
-    ret = ttj_grow(bs, a->offset + a->length);
+    ret = ttj_grow_journal(bs, a->offset + a->length);
     if (ret < 0) {
         return ret;
     }
@@ -217,6 +217,19 @@ int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e)
     return e->ret;
 }
 
+int coroutine_fn ttj_still_here(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJEntry e = { .req.kind = TT_KIND_DURABLE };
+    uint64_t last;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        last = s->writer.last_boottime;
+    }
+    return ttj_now().boottime - last < MTIME_SLACK_NS / 4 ? 0
+                                                          : ttj_append(bs, &e);
+}
+
 void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e)
 {
     BDRVTtjournalState *s = bs->opaque;
@@ -280,12 +293,22 @@ static int coroutine_fn GRAPH_RDLOCK ttj_repeat_refused(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJRefused *r, *next;
+    /* the last writer may have left before: this is not others' writing */
+    bool ours = !s->served && !ttj_disk_changed(bs);
     int ret = 0;
 
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (QTAILQ_EMPTY(&s->refused)) {
+            return 0;
+        }
+    }
     qemu_co_rwlock_wrlock(&s->disk_lock);
     QTAILQ_FOREACH_SAFE(r, &s->refused, next, next) {
-        int err = bdrv_co_pwrite(bs->file, r->offset, r->bytes, r->buf, 0);
+        int err = ttj_still_here(bs);
 
+        if (err == 0) {
+            err = bdrv_co_pwrite(bs->file, r->offset, r->bytes, r->buf, 0);
+        }
         if (err < 0) {
             ret = ret ? ret : err;
             continue;
@@ -295,6 +318,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_repeat_refused(BlockDriverState *bs)
         qemu_co_mutex_unlock(&s->lock);
         qemu_vfree(r->buf);
         g_free(r);
+    }
+    if (ours) {
+        ttj_disk_left(bs);
     }
     qemu_co_rwlock_unlock(&s->disk_lock);
     return ret;
@@ -337,7 +363,14 @@ ttj_append_checkpoint(BlockDriverState *bs, uint64_t level, uint32_t flags)
     };
     bool more;
 
-    c.has_stat = c.clean && ttj_disk_stat(bs, &c.disk_inode, &c.disk_mtime);
+    if (c.clean && !s->served && ttj_disk_changed(bs)) {
+        /* others wrote below us: the next open must see that it has changed */
+        c.has_stat = s->left_has_stat;
+        c.disk_inode = s->left_inode;
+        c.disk_mtime = s->left_mtime;
+    } else if (c.clean) {
+        c.has_stat = ttj_disk_stat(bs, &c.disk_inode, &c.disk_mtime);
+    }
 
     /* The map is as of its place in the journal: no captures meanwhile. */
     qemu_co_mutex_lock(&s->capture_lock);
@@ -392,7 +425,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_flush(BlockDriverState *bs,
     return ttj_append(bs, &e);
 }
 
-int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
+static int coroutine_fn GRAPH_RDLOCK ttj_flush_all(BlockDriverState *bs,
+                                                   bool guest, uint32_t flags)
 {
     BDRVTtjournalState *s = bs->opaque;
     uint64_t complete, level;
@@ -400,7 +434,6 @@ int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         complete = s->writer.next_seq - 1;
-        s->checkpoint_wanted = false;
     }
     ret = ttj_make_durable(bs, complete);
     if (ret < 0) {
@@ -415,6 +448,9 @@ int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
         level = MIN(ttj_level(s), complete);
     }
     ret = s->disk_error ? s->disk_error : bdrv_co_flush(bs->file->bs);
+    if (s->disk_error) {
+        ret = s->disk_error; /* one that we waited for has failed */
+    }
     if (ret < 0) {
         s->disk_error = ret;
         return ret;
@@ -422,8 +458,23 @@ int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
     if (guest) {
         ret = ttj_append_flush(bs, complete);
     }
-    if (ret == 0) {
-        ret = ttj_append_checkpoint(bs, level, flags);
+    return ret < 0 ? ret : ttj_append_checkpoint(bs, level, flags);
+}
+
+int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    bool wanted;
+    int ret;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        wanted = s->checkpoint_wanted;
+        s->checkpoint_wanted = false;
+    }
+    ret = ttj_flush_all(bs, guest, flags);
+    if (ret < 0) {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->checkpoint_wanted |= wanted;
     }
     return ret;
 }

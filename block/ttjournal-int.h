@@ -16,6 +16,12 @@
 
 #include <ttjournal/ttjournal.h>
 
+/*
+ * After a crash the disk's last change follows the journal's by what a write
+ * takes.  More than this means that somebody else has changed the disk.
+ */
+#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
+
 /* One record on its way into the journal; lives on a coroutine's stack. */
 typedef struct TTJEntry {
     struct tt_request req;
@@ -55,7 +61,19 @@ typedef struct BDRVTtjournalState {
      */
     CoMutex lock;
 
-    bool recording;     /* a session is open: set by open, not by lock */
+    bool recording; /* a session is open: set by open, not by lock */
+    /*
+     * While nobody writes through the filter, others may write below it (it
+     * can be inserted above a disk in use).  What they write is not recorded,
+     * so the disk must be as it was when the last writer left: its generation
+     * in the block layer, and a local file's inode and time.  Main loop only.
+     */
+    bool served; /* somebody may write through the filter */
+    unsigned left_gen;
+    bool left_has_stat;
+    uint64_t left_inode;
+    int64_t left_mtime;
+
     uint32_t alignment; /* what the journal's medium writes at once, or more */
     struct tt_writer writer;
     struct tt_batch *batch;            /* owned by whoever set appending */
@@ -83,6 +101,12 @@ typedef struct BDRVTtjournalState {
     QTAILQ_HEAD(, TTJRefused) refused;
 
     /*
+     * Taken before the others.  Read-locked by a write from its look at the
+     * disk's size until it is on the disk, write-locked by a resize.
+     */
+    CoRwlock resize_lock;
+
+    /*
      * Taken before lock.  Invariant: a block that is not in captured has never
      * been changed since the journal began, and nobody is changing it.
      */
@@ -106,6 +130,13 @@ typedef struct BDRVTtjournalState {
  * If @e->to_disk, it is in flight until ttj_disk_done().
  */
 int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e);
+
+/*
+ * Before the disk is written without an append: the journal's time must not
+ * fall behind the disk's, or the next open would take that for a change by
+ * somebody else.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_still_here(BlockDriverState *bs);
 
 /* The disk has been changed as @e says. */
 void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e);
@@ -136,6 +167,7 @@ typedef struct TTJStart {
     struct tt_super super;
     struct tt_source source;
     struct tt_recovery recovery;
+    bool shrunk; /* the disk is shorter than the journal says */
     int (*step)(struct TTJStart *st, Error **errp);
     Error **errp;
     int ret;
@@ -154,6 +186,11 @@ void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
                                                   Error **errp);
 /* Levels the disk and closes the session clean: 0 or -errno. */
 int ttj_stop(BlockDriverState *bs);
+
+/* Remembers the disk as it is now; see BDRVTtjournalState.served. */
+void ttj_disk_left(BlockDriverState *bs);
+/* Has anybody written below the filter since? */
+bool ttj_disk_changed(BlockDriverState *bs);
 struct tt_now ttj_now(void);
 
 /* Tells what the library says of the journal, and returns -errno. */
@@ -169,6 +206,8 @@ int ttj_error(BlockDriverState *bs, int ret, Error **errp,
 const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
                                        const char **ret_format,
                                        const char **ret_path);
+/* What a message calls @bs: its file, or if that has no name the node */
+const char *ttj_name(BlockDriverState *bs);
 /* Inode and modification time (ns) of that file; false if there is none. */
 bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
                    int64_t *ret_mtime);

@@ -98,7 +98,7 @@ int ttj_error(BlockDriverState *bs, int ret, Error **errp,
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    error_setg(errp, "ttjournal: journal '%s': %s", s->journal->bs->filename,
+    error_setg(errp, "ttjournal: journal '%s': %s", ttj_name(s->journal->bs),
                err->message);
     if (err->os_errno) {
         return -err->os_errno;
@@ -139,7 +139,7 @@ ttj_initialise(TTJStart *st, int64_t disk_size, Error **errp)
         error_setg_errno(errp, -ret,
                          "ttjournal: cannot initialise journal "
                          "'%s'",
-                         s->journal->bs->filename);
+                         ttj_name(s->journal->bs));
     }
     st->source.size = TT_SEGMENTS_OFFSET;
     return ret;
@@ -178,13 +178,13 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
     }
     if (damaged) {
         warn_report("ttjournal: journal '%s': %u of 2 superblocks damaged",
-                    s->journal->bs->filename, damaged);
+                    ttj_name(s->journal->bs), damaged);
     }
     if (s->recording && (st->super.feature_ro_compat & ~TT_RO_COMPAT_KNOWN)) {
         error_setg(errp,
                    "ttjournal: journal '%s' uses features that this "
                    "version can read but not write: use a newer ttjournal",
-                   s->journal->bs->filename);
+                   ttj_name(s->journal->bs));
         return -ENOTSUP;
     }
     ret = tt_recovery_run(&st->super, &st->source, &st->recovery, &err);
@@ -321,6 +321,21 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_damages(TTJStart *st)
     return ret;
 }
 
+/* A crash came between the disk's shrinking and its RESIZE. */
+static int coroutine_fn GRAPH_RDLOCK ttj_append_shrink(TTJStart *st)
+{
+    int64_t size = bdrv_co_getlength(st->bs->file->bs);
+    TTJEntry e = {
+        .req = {
+            .kind = TT_KIND_RESIZE,
+            .disk_offset = st->recovery.scan.disk_size,
+            .disk_length = size,
+        },
+    };
+
+    return size < 0 ? size : ttj_append(st->bs, &e);
+}
+
 /* ---- 5 and 6: captures and redo ------------------------------------------- */
 
 static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
@@ -348,18 +363,27 @@ static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
     return ttj_make_durable(st->bs, last);
 }
 
-/* The payload is checked before it goes to the disk. */
+/*
+ * The payload is checked before it goes to the disk.  What is damaged cannot
+ * be redone: the disk keeps what it has there, and views say so.
+ */
 static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
                                                     const struct tt_redo *r)
 {
-    BDRVTtjournalState *s = st->bs->opaque;
     uint8_t *buf = qemu_try_blockalign(st->bs->file->bs, r->disk_length);
-    int ret = buf ? 0 : -ENOMEM;
+    struct tt_error err;
+    int ret;
 
-    if (ret == 0) {
-        ret = bdrv_co_pread(s->journal, r->payload, r->disk_length, buf, 0);
+    if (!buf) {
+        return -ENOMEM;
     }
-    if (ret >= 0) {
+    ret = tt_redo_read(&st->super, &st->source, r, buf, &err);
+    if (ret == -TT_EDAMAGED) {
+        warn_report("ttjournal: not redone: %s", err.message);
+        ret = 0;
+    } else if (ret < 0) {
+        ret = err.os_errno ? -err.os_errno : -ENOMEM;
+    } else {
         ret = bdrv_co_pwrite(st->bs->file, r->disk_offset, r->disk_length, buf,
                              0);
     }
@@ -370,19 +394,30 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
 static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
 {
     BlockDriverState *bs = st->bs;
+    BDRVTtjournalState *s = bs->opaque;
     struct tt_recovery *r = &st->recovery;
+    uint64_t size = s->writer.disk_size;
     int ret = 0;
 
-    if (r->resized) {
-        ret = bdrv_co_truncate(bs->file, r->scan.disk_size, false,
+    if (!st->shrunk && r->resized &&
+        (uint64_t)bdrv_co_getlength(bs->file->bs) != r->scan.disk_size) {
+        ret = bdrv_co_truncate(bs->file, r->scan.disk_size, true,
                                PREALLOC_MODE_OFF, 0, errp);
         if (ret < 0) {
             return ret;
         }
     }
     for (size_t i = 0; i < r->redo_count && ret >= 0; i++) {
-        const struct tt_redo *redo = &r->redos[i];
+        struct tt_redo part = r->redos[i], *redo = &part;
 
+        if (redo->disk_offset >= size) {
+            continue; /* cut off by a shrink */
+        }
+        redo->disk_length = MIN(redo->disk_length, size - redo->disk_offset);
+        ret = ttj_still_here(bs);
+        if (ret < 0) {
+            break;
+        }
         ret =
             redo->kind == TT_KIND_WRITE
                 ? ttj_redo_write(st, redo)
@@ -431,6 +466,9 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
     if (ret == 0) {
         ret = ttj_append_damages(st);
     }
+    if (ret == 0 && st->shrunk) {
+        ret = ttj_append_shrink(st);
+    }
     if (ret == 0) {
         ret = ttj_capture_redos(st);
     }
@@ -438,7 +476,7 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         error_setg_errno(errp, -ret,
                          "ttjournal: cannot append to journal "
                          "'%s'",
-                         s->journal->bs->filename);
+                         ttj_name(s->journal->bs));
     }
     return ret;
 }
@@ -466,11 +504,17 @@ static int coroutine_fn ttj_redo_and_checkpoint(TTJStart *st, Error **errp)
 
 /* ---- open and close ------------------------------------------------------- */
 
-static bool ttj_check_children(BlockDriverState *bs, Error **errp)
+static bool GRAPH_RDLOCK ttj_is_never_flushed(BlockDriverState *bs)
+{
+    while (bs && !(bs->open_flags & BDRV_O_NO_FLUSH)) {
+        bs = bdrv_primary_bs(bs);
+    }
+    return bs;
+}
+
+static bool GRAPH_RDLOCK ttj_check_children(BlockDriverState *bs, Error **errp)
 {
     BDRVTtjournalState *s = bs->opaque;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     if (bdrv_skip_filters(s->journal->bs) == bdrv_skip_filters(bs->file->bs)) {
         error_setg(errp, "ttjournal: 'file' and 'journal' are the same node");
@@ -488,13 +532,12 @@ static bool ttj_check_children(BlockDriverState *bs, Error **errp)
                                           : bs->file->bs));
         return false;
     }
-    if ((s->journal->bs->open_flags | bs->file->bs->open_flags) &
-        BDRV_O_NO_FLUSH) {
+    if (ttj_is_never_flushed(s->journal->bs) ||
+        ttj_is_never_flushed(bs->file->bs)) {
         error_setg(errp,
                    "ttjournal: cache.no-flush on the %s: a journal that "
                    "is never flushed proves nothing; leave it out",
-                   s->journal->bs->open_flags & BDRV_O_NO_FLUSH ? "journal"
-                                                                : "disk");
+                   ttj_is_never_flushed(s->journal->bs) ? "journal" : "disk");
         return false;
     }
     return true;
@@ -521,7 +564,11 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
     }
     ret = ttj_run(st, ttj_redo_and_checkpoint, errp);
     bdrv_graph_rdlock_main_loop();
-    bdrv_child_refresh_perms(bs, bs->file, ret < 0 ? NULL : errp);
+    if (ret < 0) {
+        bdrv_child_refresh_perms(bs, bs->file, NULL);
+    } else {
+        ret = bdrv_child_refresh_perms(bs, bs->file, errp);
+    }
     bdrv_graph_rdunlock_main_loop();
     return ret;
 }
@@ -529,6 +576,7 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
 void ttj_init_state(BDRVTtjournalState *s)
 {
     qemu_co_mutex_init(&s->lock);
+    qemu_co_rwlock_init(&s->resize_lock);
     qemu_co_mutex_init(&s->capture_lock);
     qemu_co_rwlock_init(&s->disk_lock);
     qemu_co_queue_init(&s->changed);
@@ -594,13 +642,14 @@ int ttj_start(BlockDriverState *bs, Error **errp)
     int ret;
 
     s->recording = bs->open_flags & BDRV_O_RDWR;
-    if (!ttj_check_children(bs, errp)) {
-        s->recording = false;
-        return -EINVAL;
-    }
     bdrv_graph_rdlock_main_loop();
+    ret = ttj_check_children(bs, errp) ? 0 : -EINVAL;
     s->alignment = ttj_journal_alignment(bs);
     bdrv_graph_rdunlock_main_loop();
+    if (ret < 0) {
+        s->recording = false;
+        return ret;
+    }
     ret = ttj_prepare(bs);
     if (ret == 0) {
         ret = ttj_run(&st, ttj_scan_and_prove, errp);
@@ -614,6 +663,8 @@ int ttj_start(BlockDriverState *bs, Error **errp)
     tt_recovery_clear(&st.recovery);
     if (ret < 0) {
         ttj_free_state(s);
+    } else if (s->recording) {
+        ttj_disk_left(bs);
     }
     return ret;
 }
@@ -628,6 +679,10 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
         return;
     }
     s->recording = true;
+    if (!ttj_check_children(bs, errp)) {
+        s->recording = false;
+        return;
+    }
     s->alignment = MAX(s->alignment, s->journal->bs->bl.request_alignment);
     ret = ttj_prepare(bs);
     if (ret < 0) {
@@ -646,6 +701,8 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
     tt_recovery_clear(&st.recovery);
     if (ret < 0) {
         ttj_free_state(s);
+    } else {
+        ttj_disk_left(bs);
     }
 }
 
@@ -681,6 +738,5 @@ int ttj_stop(BlockDriverState *bs)
                      "the next open will recover",
                      strerror(-ret));
     }
-    ttj_free_state(s);
     return ret;
 }

@@ -24,13 +24,12 @@
 
 #include "ttjournal-int.h"
 
-/*
- * After a crash the disk's last change follows the journal's by what a write
- * takes.  More than this means that somebody else has changed the disk.
- */
-#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
-
 /* ---- what lies below ------------------------------------------------------ */
+
+const char *ttj_name(BlockDriverState *bs)
+{
+    return bs->filename[0] ? bs->filename : bdrv_get_node_name(bs);
+}
 
 const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
                                        const char **ret_format,
@@ -149,7 +148,7 @@ static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, Error **errp,
     error_setg(errp,
                "ttjournal: disk '%s' is not as journal '%s' left it: "
                "%s; nothing was changed: begin a new journal for it",
-               bs->file->bs->filename, s->journal->bs->filename, why);
+               ttj_name(bs->file->bs), ttj_name(s->journal->bs), why);
     return -ESTALE;
 }
 
@@ -158,12 +157,20 @@ static int coroutine_fn GRAPH_RDLOCK ttj_check_size(TTJStart *st, Error **errp)
     struct tt_recovery *r = &st->recovery;
     int64_t size = bdrv_co_getlength(st->bs->file->bs);
     g_autofree char *why = NULL;
+    uint64_t run;
 
     if (size < 0) {
         error_setg_errno(errp, -size, "ttjournal: cannot get the disk's size");
         return size;
     }
     if ((uint64_t)size == r->scan.disk_size || r->resized) {
+        return 0;
+    }
+    /* a shrink goes to the disk first, once what it takes is captured */
+    if (!r->clean && (uint64_t)size < r->scan.disk_size &&
+        tt_blocks_test(r->captured, size, r->scan.disk_size - size, &run) &&
+        run == r->scan.disk_size - size) {
+        st->shrunk = true;
         return 0;
     }
     why = g_strdup_printf("it has %" PRId64 " bytes and should have %" PRIu64,
@@ -262,4 +269,21 @@ int coroutine_fn ttj_prove(TTJStart *st, Error **errp)
         ret = ttj_check_mtime(st, errp);
     }
     return ret < 0 ? ret : ttj_check_samples(st, errp);
+}
+
+/* ---- while nobody writes through the filter ------------------------------ */
+
+void ttj_disk_left(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    s->left_gen = qatomic_read(&bs->file->bs->write_gen);
+    s->left_has_stat = ttj_disk_stat(bs, &s->left_inode, &s->left_mtime);
+}
+
+bool ttj_disk_changed(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    return qatomic_read(&bs->file->bs->write_gen) != s->left_gen;
 }

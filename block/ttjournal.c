@@ -27,8 +27,12 @@
 #include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qemu/range.h"
+#include "qemu/units.h"
 
 #include "ttjournal-int.h"
+
+/* Bytes that the disk refused and that are kept for the next flush */
+#define REFUSED_MAX (64 * MiB)
 
 /* ---- requests ------------------------------------------------------------ */
 
@@ -69,23 +73,45 @@ static void coroutine_fn ttj_update_refused(BDRVTtjournalState *s,
     }
 }
 
-/* The disk refused what the journal has: the next flush will try again. */
-static void coroutine_fn GRAPH_RDLOCK ttj_keep_refused(BlockDriverState *bs,
-                                                       const TTJEntry *e)
+/*
+ * The disk refused what the journal has: the next flush will try again.  With
+ * too much of it, recovery has to: the disk is not believed any more.  Called
+ * behind ttj_update_refused(), under the same disk_lock.
+ */
+static void coroutine_fn GRAPH_RDLOCK
+ttj_keep_refused(BlockDriverState *bs, const TTJEntry *e, int error)
 {
     BDRVTtjournalState *s = bs->opaque;
-    TTJRefused *r = g_new(TTJRefused, 1);
+    int64_t offset = e->req.disk_offset, bytes = e->req.disk_length;
+    int64_t total = bytes;
+    TTJRefused *r;
+    uint8_t *buf;
 
+    QEMU_LOCK_GUARD(&s->lock);
+    QTAILQ_FOREACH(r, &s->refused, next) {
+        if (r->offset <= offset && offset + bytes <= r->offset + r->bytes) {
+            return; /* it holds these bytes already */
+        }
+        total += r->bytes;
+    }
+    buf =
+        total <= REFUSED_MAX ? qemu_try_blockalign(bs->file->bs, bytes) : NULL;
+    if (!buf) {
+        s->disk_error = s->disk_error ? s->disk_error : error;
+        return;
+    }
+    if (e->req.payload) {
+        memcpy(buf, e->req.payload, bytes);
+    } else {
+        memset(buf, 0, bytes);
+    }
+    r = g_new(TTJRefused, 1);
     *r = (TTJRefused){
         .seq = e->seq,
-        .offset = e->req.disk_offset,
-        .bytes = e->req.disk_length,
-        .buf = qemu_blockalign0(bs->file->bs, e->req.disk_length),
+        .offset = offset,
+        .bytes = bytes,
+        .buf = buf,
     };
-    if (e->req.payload) {
-        memcpy(r->buf, e->req.payload, r->bytes);
-    }
-    QEMU_LOCK_GUARD(&s->lock);
     QTAILQ_INSERT_TAIL(&s->refused, r, next);
 }
 
@@ -106,18 +132,246 @@ int coroutine_fn ttj_write_disk(BlockDriverState *bs, TTJEntry *e)
             req->flags & TT_RECORD_UNMAP ? BDRV_REQ_MAY_UNMAP : 0);
     }
     if (ret < 0) {
-        ttj_keep_refused(bs, e);
+        ttj_keep_refused(bs, e, ret);
     }
     qemu_co_rwlock_unlock(&s->disk_lock);
     ttj_disk_done(bs, e);
     return ret;
 }
 
-/* Steps 3 to 6 for a WRITE or ZERO of at most one record. */
-static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
-                                                TTJEntry *e)
+/* ---- resize -------------------------------------------------------------- */
+
+/* Refused writes behind the disk's new end are gone with it. */
+static void coroutine_fn ttj_trim_refused(BDRVTtjournalState *s, int64_t size)
+{
+    TTJRefused *r, *next;
+
+    qemu_co_rwlock_wrlock(&s->disk_lock);
+    qemu_co_mutex_lock(&s->lock);
+    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next) {
+        if (r->offset >= size) {
+            QTAILQ_REMOVE(&s->refused, r, next);
+            qemu_vfree(r->buf);
+            g_free(r);
+        } else {
+            r->bytes = MIN(r->bytes, size - r->offset);
+        }
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    qemu_co_rwlock_unlock(&s->disk_lock);
+}
+
+/*
+ * Appends RESIZE.  What it adds is born captured, and the map that a
+ * CHECKPOINT carries is as of its place: no CHECKPOINT between the two.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_append_resize(BlockDriverState *bs, TTJEntry *e, int64_t from, int64_t to)
 {
     BDRVTtjournalState *s = bs->opaque;
+    /* the block that the old end cuts was captured before */
+    int64_t born = ROUND_UP(from, TT_GRID);
+    int ret;
+
+    e->req = (struct tt_request){
+        .kind = TT_KIND_RESIZE,
+        .disk_offset = from,
+        .disk_length = to,
+    };
+    QEMU_LOCK_GUARD(&s->capture_lock);
+    ret = ttj_append(bs, e);
+    if (ret == 0 && born < to &&
+        (!tt_blocks_add(s->unmapped, born, to - born) ||
+         !tt_blocks_add(s->captured, born, to - born))) {
+        /* recovery finds it in the RESIZE; until then it is captured twice */
+        warn_report("ttjournal: out of memory for the map of new blocks");
+    }
+    return ret;
+}
+
+/* The journal names one size: a disk that is only "large enough" has another. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_resize_disk(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
+                BdrvRequestFlags flags, Error **errp)
+{
+    int ret = bdrv_co_truncate(bs->file, size, true, prealloc, flags, errp);
+
+    if (ret == 0 && bdrv_co_getlength(bs->file->bs) != size) {
+        error_setg(errp, "ttjournal: disk '%s' cannot have %" PRId64 " bytes",
+                   ttj_name(bs->file->bs), size);
+        ret = -ENOTSUP;
+    }
+    return ret;
+}
+
+/* The journal does not say what size the disk has: nothing more is recorded. */
+static void coroutine_fn ttj_lost_size(BDRVTtjournalState *s, int error)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->journal_error = s->journal_error ? s->journal_error : error;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_capture_to_end(BlockDriverState *bs,
+                                                        int64_t from)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t end = s->writer.disk_size, step;
+    int ret = 0;
+
+    for (; from < end && ret == 0; from += step) {
+        step = MIN(end - from, (int64_t)TT_ZERO_RECORD_MAX);
+        ret = ttj_capture(bs, from, step);
+    }
+    return ret;
+}
+
+/*
+ * Once what a shrink takes away is captured, and all is durable, every byte of
+ * it is in the journal: then the disk goes first, and if it refuses there is
+ * nothing to undo.  After a crash in between the disk is shorter than the
+ * journal says, and recovery appends the RESIZE.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_shrink(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
+           BdrvRequestFlags flags, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t old = s->writer.disk_size;
+    TTJEntry e = { 0 };
+    uint64_t last;
+    int ret = ttj_capture_to_end(bs, size);
+
+    if (ret == 0) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            last = s->writer.next_seq - 1;
+        }
+        ret = ttj_make_durable(bs, last);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret,
+                         "ttjournal: cannot record what is cut off");
+        return ret;
+    }
+    ret = ttj_resize_disk(bs, size, prealloc, flags, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ttj_trim_refused(s, size);
+    ret = ttj_append_resize(bs, &e, old, size);
+    if (ret < 0) {
+        ttj_lost_size(s, ret);
+        error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
+    }
+    return ret;
+}
+
+/* What growth adds is zero from its RESIZE on: the disk is told to make it so. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_grow(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
+         BdrvRequestFlags flags, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t old = s->writer.disk_size;
+    int64_t cut = QEMU_ALIGN_DOWN(old, TT_GRID);
+    TTJEntry e = { .to_disk = true }, back = { 0 };
+    int ret, err;
+
+    if (!(bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
+        error_setg(errp,
+                   "ttjournal: disk '%s' cannot grow by zeroes: remove "
+                   "the node, grow the disk, and begin a new journal",
+                   ttj_name(bs->file->bs));
+        return -ENOTSUP;
+    }
+    ret = ttj_capture_to_end(bs, cut);
+    if (ret == 0) {
+        ret = ttj_captures_durable(bs, cut, old - cut);
+    }
+    if (ret == 0) {
+        ret = ttj_append_resize(bs, &e, old, size);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
+        return ret;
+    }
+    ret =
+        ttj_resize_disk(bs, size, prealloc, flags | BDRV_REQ_ZERO_WRITE, errp);
+    ttj_disk_done(bs, &e);
+    if (ret < 0) {
+        err = ttj_append_resize(bs, &back, size, old);
+        if (err < 0) {
+            ttj_lost_size(s, err);
+        }
+    }
+    return ret;
+}
+
+/* Called with resize_lock held for writing: no write is on its way. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
+           BdrvRequestFlags flags, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t old = s->writer.disk_size;
+
+    if (size == old) {
+        return 0;
+    }
+    if (size % TT_SECTOR || (uint64_t)size > TT_DISK_SIZE_MAX) {
+        error_setg(errp,
+                   "ttjournal: new size %" PRId64 " is not a multiple "
+                   "of %u or too large",
+                   size, TT_SECTOR);
+        return -EINVAL;
+    }
+    return size < old ? ttj_shrink(bs, size, prealloc, flags, errp)
+                      : ttj_grow(bs, size, prealloc, flags, errp);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret;
+
+    qemu_co_rwlock_wrlock(&s->resize_lock);
+    ret = ttj_resize(bs, offset, prealloc, flags, errp);
+    qemu_co_rwlock_unlock(&s->resize_lock);
+    return ret;
+}
+
+/*
+ * Takes resize_lock for a write up to @end.  A format above the filter lets
+ * its file grow by writing behind its end.
+ */
+static int coroutine_fn GRAPH_RDLOCK ttj_lock_size(BlockDriverState *bs,
+                                                   int64_t end)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = 0;
+
+    qemu_co_rwlock_rdlock(&s->resize_lock);
+    while ((uint64_t)end > s->writer.disk_size && ret == 0) {
+        qemu_co_rwlock_unlock(&s->resize_lock);
+        qemu_co_rwlock_wrlock(&s->resize_lock);
+        if ((uint64_t)end > s->writer.disk_size) {
+            ret = ttj_resize(bs, end, PREALLOC_MODE_OFF, 0, NULL);
+        }
+        qemu_co_rwlock_downgrade(&s->resize_lock);
+    }
+    if (ret < 0) {
+        qemu_co_rwlock_unlock(&s->resize_lock);
+    }
+    return ret;
+}
+
+/* ---- recording ----------------------------------------------------------- */
+
+/* Steps 3 to 6 for a WRITE or ZERO of at most one record. */
+static int coroutine_fn GRAPH_RDLOCK ttj_record_locked(BlockDriverState *bs,
+                                                       TTJEntry *e)
+{
     int64_t offset = e->req.disk_offset, bytes = e->req.disk_length;
     int ret = ttj_capture(bs, offset, bytes);
 
@@ -131,18 +385,30 @@ static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
     }
     ret = ttj_captures_durable(bs, offset, bytes);
     if (ret < 0) {
-        ttj_keep_refused(bs, e);
+        /* journal_error: no CHECKPOINT will pass it, and recovery redoes it */
         ttj_disk_done(bs, e);
         return ret;
     }
-    ret = ttj_write_disk(bs, e);
-    if (ret == 0 && s->checkpoint_wanted && ttj_flush(bs, false, 0) < 0) {
+    return ttj_write_disk(bs, e);
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
+                                                TTJEntry *e)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = ttj_lock_size(bs, e->req.disk_offset + e->req.disk_length);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = ttj_record_locked(bs, e);
+    qemu_co_rwlock_unlock(&s->resize_lock);
+    if (ret == 0 && s->checkpoint_wanted && !s->disk_error) {
         /*
-         * A segment has begun, and a checkpoint would have bounded what
-         * recovery has to redo.  The write itself is done; what is wrong will
-         * fail the guest's next flush.
+         * A segment has begun: what recovery has to redo stays bounded.  The
+         * write itself is done; what is wrong fails the guest's next flush.
          */
-        s->checkpoint_wanted = true;
+        ttj_flush(bs, false, 0);
     }
     return ret;
 }
@@ -162,6 +428,9 @@ ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
     uint8_t *copy;
     int ret;
 
+    if (!bytes) {
+        return 0; /* it changes nothing, and no record can say that */
+    }
     /* refresh_limits: the block layer cuts requests, and aligns them */
     assert((uint64_t)bytes <= TT_PAYLOAD_RECORD_MAX &&
            (size_t)bytes == qiov->size);
@@ -189,6 +458,9 @@ ttj_zero(BlockDriverState *bs, int64_t offset, int64_t bytes, uint16_t flags)
         },
     };
 
+    if (!bytes) {
+        return 0;
+    }
     assert((uint64_t)bytes <= TT_ZERO_RECORD_MAX);
     ttj_serialise(bs);
     return ttj_record(bs, &e);
@@ -206,6 +478,10 @@ ttj_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
 static int coroutine_fn GRAPH_RDLOCK
 ttj_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
+    /* The block layer hands unaligned ends down; they keep their contents. */
+    if (!QEMU_IS_ALIGNED(offset | bytes, bs->bl.request_alignment)) {
+        return -ENOTSUP;
+    }
     return ttj_zero(bs, offset, bytes, TT_RECORD_UNMAP | TT_RECORD_DISCARD);
 }
 
@@ -224,162 +500,6 @@ static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
         return bdrv_co_flush(bs->file->bs);
     }
     return ttj_flush(bs, true, 0);
-}
-
-/* ---- resize -------------------------------------------------------------- */
-
-/* Refused writes behind the disk's new end are gone with it. */
-static void coroutine_fn ttj_trim_refused(BDRVTtjournalState *s, int64_t size)
-{
-    TTJRefused *r, *next;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next) {
-        if (r->offset + r->bytes <= size) {
-            continue;
-        }
-        if (r->offset < size) {
-            r->bytes = size - r->offset;
-            continue;
-        }
-        QTAILQ_REMOVE(&s->refused, r, next);
-        qemu_vfree(r->buf);
-        g_free(r);
-    }
-}
-
-/* Appends RESIZE; it is in flight until the caller has changed the disk. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_record_resize(BlockDriverState *bs, TTJEntry *e, int64_t from, int64_t to)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int ret;
-
-    *e = (TTJEntry){
-        .req = {
-            .kind = TT_KIND_RESIZE,
-            .disk_offset = from,
-            .disk_length = to,
-        },
-        .to_disk = true,
-    };
-    ret = ttj_append(bs, e);
-    if (ret < 0) {
-        return ret;
-    }
-    if (to < from) {
-        ttj_trim_refused(s, to);
-        return 0;
-    }
-    /* the block that the old end cuts is not born: it was captured before */
-    from = ROUND_UP(from, TT_GRID);
-    QEMU_LOCK_GUARD(&s->capture_lock);
-    if (from < to && (!tt_blocks_add(s->unmapped, from, to - from) ||
-                      !tt_blocks_add(s->captured, from, to - from))) {
-        /* recovery finds it in the RESIZE; until then it is captured twice */
-        warn_report("ttjournal: out of memory for the map of new blocks");
-    }
-    return 0;
-}
-
-/* Journals [offset, end) as the disk holds it: it did not shrink after all. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_record_found(BlockDriverState *bs, int64_t offset, int64_t end)
-{
-    uint8_t *buf = qemu_try_blockalign(bs->file->bs, TT_PAYLOAD_RECORD_MAX);
-    int ret = buf ? 0 : -ENOMEM;
-
-    while (offset < end && ret >= 0) {
-        int64_t bytes = MIN(end - offset, (int64_t)TT_PAYLOAD_RECORD_MAX);
-        TTJEntry e = {
-            .req = {
-                .kind = TT_KIND_WRITE,
-                .flags = TT_RECORD_FOUND,
-                .disk_offset = offset,
-                .disk_length = bytes,
-                .payload = buf,
-                .payload_length = bytes,
-            },
-        };
-
-        ret = bdrv_co_pread(bs->file, offset, bytes, buf, 0);
-        if (ret >= 0) {
-            ret = ttj_append(bs, &e);
-        }
-        offset += bytes;
-    }
-    qemu_vfree(buf);
-    return ret;
-}
-
-/* The disk keeps its size and contents: the journal has to say so. */
-static void coroutine_fn GRAPH_RDLOCK ttj_undo_resize(BlockDriverState *bs,
-                                                      int64_t from, int64_t to)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    TTJEntry e;
-    int ret = ttj_record_resize(bs, &e, to, from);
-
-    if (ret == 0) {
-        ttj_disk_done(bs, &e);
-        ret = ttj_record_found(bs, MIN(from, to), from);
-    }
-    if (ret < 0) {
-        s->disk_error = ret;
-    }
-}
-
-/*
- * The journal first, as for writes.  A range that a shrink takes away is
- * captured before; one that growth adds is zero from its RESIZE on, so the
- * disk is told to make it so.
- */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t old = s->writer.disk_size;
-    int64_t at, step;
-    TTJEntry e;
-    int ret = 0;
-
-    if (offset == old) {
-        return 0;
-    }
-    if (offset % TT_SECTOR || (uint64_t)offset > TT_DISK_SIZE_MAX) {
-        error_setg(errp,
-                   "ttjournal: new size %" PRId64 " is not a multiple "
-                   "of %u or too large",
-                   offset, TT_SECTOR);
-        return -EINVAL;
-    }
-    /* the disk's last block, too, if growth makes it longer */
-    at = MIN(offset, QEMU_ALIGN_DOWN(old, TT_GRID));
-    for (; at < old && ret == 0; at += step) {
-        step = MIN(old - at, (int64_t)TT_ZERO_RECORD_MAX);
-        ret = ttj_capture(bs, at, step);
-    }
-    if (ret == 0) {
-        ret = ttj_record_resize(bs, &e, old, offset);
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
-        return ret;
-    }
-    ret = ttj_captures_durable(bs, MIN(offset, old), old);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot flush the journal");
-    } else {
-        ret = bdrv_co_truncate(
-            bs->file, offset, exact, prealloc,
-            offset > old ? flags | BDRV_REQ_ZERO_WRITE : flags, errp);
-    }
-    ttj_disk_done(bs, &e);
-    if (ret < 0) {
-        ttj_undo_resize(bs, old, offset);
-    }
-    return ret;
 }
 
 static int64_t coroutine_fn GRAPH_RDLOCK ttj_co_getlength(BlockDriverState *bs)
@@ -420,7 +540,8 @@ static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
     }
     if (!QLIST_EMPTY(&bs->parents)) {
         if (perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
-            *nperm |= BLK_PERM_CONSISTENT_READ;
+            /* what changes nothing is recorded and written all the same */
+            *nperm |= BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
         }
         *nshared &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
     }
@@ -462,10 +583,48 @@ static void ttj_close(BlockDriverState *bs)
     ttj_free_state(bs->opaque);
 }
 
+/* Does @perm allow changing the disk through the filter? */
+static bool ttj_is_writer(uint64_t perm)
+{
+    return perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE);
+}
+
+static int ttj_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
+                          Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (!s->recording || s->served || !ttj_is_writer(perm) ||
+        !ttj_disk_changed(bs)) {
+        return 0;
+    }
+    error_setg(errp,
+               "ttjournal: disk '%s' was written below node '%s' while that "
+               "had no user, and not recorded: remove the node and begin a "
+               "new journal",
+               ttj_name(bs->file->bs), bdrv_get_node_name(bs));
+    return -ESTALE;
+}
+
+static void ttj_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (s->recording && s->served && !ttj_is_writer(perm)) {
+        ttj_disk_left(bs);
+    }
+    s->served = ttj_is_writer(perm);
+}
+
 /* Another process may take over: nothing is written while inactive. */
 static int ttj_inactivate(BlockDriverState *bs)
 {
-    return ttj_stop(bs);
+    int ret = ttj_stop(bs);
+
+    if (ret == 0) {
+        ttj_free_state(bs->opaque);
+    }
+    return ret; /* if it failed, the node stays active and goes on recording */
 }
 
 /*
@@ -476,7 +635,18 @@ static int ttj_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
                               Error **errp)
 {
     BDRVTtjournalState *s = state->bs->opaque;
+    const char *name = qdict_get_try_str(state->options, "file");
+    BlockDriverState *file = name ? bdrv_find_node(name) : NULL;
 
+    /* filters may come and go between here and the disk, nothing else */
+    if (file &&
+        bdrv_skip_filters(file) != bdrv_skip_filters(state->bs->file->bs)) {
+        error_setg(errp,
+                   "ttjournal: node '%s' is not the disk that is "
+                   "recorded: remove this node and add another",
+                   name);
+        return -EINVAL;
+    }
     if (!(state->flags & BDRV_O_INACTIVE) &&
         s->recording != !!(state->flags & BDRV_O_RDWR)) {
         error_setg(errp,
@@ -500,6 +670,8 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_co_invalidate_cache = ttj_co_start_again,
     .bdrv_reopen_prepare = ttj_reopen_prepare,
     .bdrv_child_perm = ttj_child_perm,
+    .bdrv_check_perm = ttj_check_perm,
+    .bdrv_set_perm = ttj_set_perm,
     .bdrv_refresh_limits = ttj_refresh_limits,
     .strong_runtime_opts = ttj_strong_runtime_opts,
 

@@ -126,12 +126,29 @@ static void encode_descriptor(uint8_t *p, const struct tt_request *req,
     }
 }
 
+/* What tt_table_check() demands: a writer never writes what nobody reads. */
+static bool request_is_valid(const struct tt_request *req)
+{
+    uint64_t end = req->disk_offset + req->disk_length;
+
+    if (req->payload_length > TT_PAYLOAD_RECORD_MAX) {
+        return false;
+    }
+    if (!tt_kind_is_version(req->kind)) {
+        return true;
+    }
+    return req->disk_length && end > req->disk_offset &&
+           end <= TT_DISK_SIZE_MAX && req->disk_offset % TT_SECTOR == 0 &&
+           end % TT_SECTOR == 0 &&
+           (!req->payload_length || req->payload_length == req->disk_length);
+}
+
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
 {
     uint32_t sums = 0, length;
     uint64_t payload = b->payload_total;
 
-    assert(req->payload_length <= TT_PAYLOAD_RECORD_MAX);
+    assert(request_is_valid(req));
     if (has_payload(req)) {
         sums = tt_grid_pieces(grid_origin(req), req->payload_length);
         length = DESC + sums * (uint32_t)sizeof(tt_le64);

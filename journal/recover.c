@@ -15,12 +15,13 @@
  *   captured  the blocks that need no PREIMAGE any more: the map in the
  *             CHECKPOINTs, and what came after the newest of them.
  *
- * Where damage may hide a PREIMAGE the block must not be captured again: what
+ * Where damage may hide a PREIMAGE a block must not be captured again: what
  * it holds now is not what it held first.  Then every block counts as
  * captured, and views say that they do not know.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,9 +54,10 @@ struct gather {
     size_t frame_count, frame_room, ends_room;
     struct tt_redo *captures; /* PREIMAGE and growing RESIZE, in order */
     size_t capture_count, capture_room;
-    size_t captures_mapped; /* those before the newest CHECKPOINT */
-    uint64_t checkpoint;    /* frame of the newest one */
-    bool damaged;           /* some of what was scanned is missing */
+    size_t captures_mapped;  /* those before the newest CHECKPOINT */
+    uint64_t checkpoint;     /* frame of the newest one */
+    uint64_t damaged_to;     /* last sequence that is missing, or 0 */
+    uint64_t checkpoint_seq; /* of the newest one */
     size_t damage_room, redo_room, sample_room;
     struct tt_blocks *covered; /* ranges with something newer */
 };
@@ -143,6 +145,7 @@ static int see_checkpoint(struct gather *g, const struct tt_frame *f,
     r->disk_mtime = (int64_t)tt_get64(cp.disk_mtime);
     r->clean = tt_get32(cp.flags) & TT_CHECKPOINT_CLEAN;
     g->checkpoint = f->offset;
+    g->checkpoint_seq = rec->seq;
     g->captures_mapped = g->capture_count;
     return 0;
 }
@@ -168,7 +171,9 @@ static void see_damage_record(struct gather *g, const struct tt_record *rec)
         return;
     }
     memcpy(&d, rec->body, sizeof(d));
-    g->damaged = true;
+    if (g->damaged_to < tt_get64(d.last_seq)) {
+        g->damaged_to = tt_get64(d.last_seq);
+    }
     for (size_t i = 0; i < r->damage_count; i++) {
         if (r->damages[i].offset == tt_get64(d.offset) &&
             r->damages[i].first_seq == tt_get64(d.first_seq)) {
@@ -284,7 +289,9 @@ static int see_damage(void *opaque, const struct tt_damage *d)
 {
     struct gather *g = opaque;
 
-    g->damaged = true;
+    if (g->damaged_to < d->last_seq) {
+        g->damaged_to = d->last_seq;
+    }
     return append_to(&g->r->damages, &g->r->damage_count, &g->damage_room,
                      sizeof(*d), d)
                ? 0
@@ -482,19 +489,25 @@ static int rebuild_map(struct gather *g)
     return tt_scan_run(g->super, g->src, 0, &ops, &scan, g->err);
 }
 
+/*
+ * A whole map knows all captures up to its CHECKPOINT.  What is missing behind
+ * it, or anywhere if the map has a hole, may have been captures too.
+ */
 static int find_captured(struct gather *g)
 {
     struct tt_recovery *r = g->r;
+    uint64_t known = g->checkpoint_seq;
     int ret = load_map(g);
 
     if (ret == -TT_EDAMAGED) {
+        known = 0;
         ret = rebuild_map(g);
     }
     for (size_t i = g->captures_mapped; i < g->capture_count && ret == 0; i++) {
         ret = add_blocks(g, r->unmapped, g->captures[i].disk_offset,
                          g->captures[i].disk_length);
     }
-    if (ret == 0 && g->damaged) {
+    if (ret == 0 && g->damaged_to > known) {
         ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
     }
     for (uint64_t at = 0; ret == 0;) {
@@ -675,45 +688,6 @@ static int find_samples(struct gather *g)
         at = f.prev_offset;
     }
     return 0;
-}
-
-static int is_zero(const uint8_t *p, uint64_t length)
-{
-    return !length || (!p[0] && !memcmp(p, p + 1, length - 1));
-}
-
-int tt_recovery_compare(const struct tt_super *super,
-                        const struct tt_source *src,
-                        const struct tt_redo *sample, const void *disk,
-                        struct tt_error *err)
-{
-    uint8_t *head;
-    uint32_t pos = 0, index = 0;
-    struct tt_record rec;
-    struct tt_frame f;
-    int ret;
-
-    if (sample->kind == TT_KIND_ZERO) {
-        return is_zero(disk, sample->disk_length);
-    }
-    head = malloc(TT_HEAD_MAX);
-    if (!head) {
-        return tt_fail(err, TT_ENOMEM, 0, "out of memory");
-    }
-    ret = tt_frame_read(super, src, sample->frame_offset, head, &f, err);
-    if (ret > 0) {
-        ret = 0;
-        while (tt_table_next(&f, head + HEADER, &pos, &index, &rec)) {
-            if (rec.seq == sample->seq) {
-                ret = rec.disk_offset == sample->disk_offset &&
-                      rec.disk_length == sample->disk_length &&
-                      tt_payload_check(&rec, disk, NULL);
-                break;
-            }
-        }
-    }
-    free(head);
-    return ret;
 }
 
 /* ---- all together ------------------------------------------------------ */

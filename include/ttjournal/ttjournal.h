@@ -482,6 +482,13 @@ int tt_recovery_compare(const struct tt_super *super,
                         const struct tt_redo *sample, const void *disk,
                         struct tt_error *err);
 
+/*
+ * Reads the bytes of @redo, a WRITE, to @buf (disk_length bytes), checked
+ * against their checksums; -TT_EDAMAGED if they do not fit.
+ */
+int tt_redo_read(const struct tt_super *super, const struct tt_source *src,
+                 const struct tt_redo *redo, void *buf, struct tt_error *err);
+
 /* A body longer than this goes to the payload, not inline. */
 #define TT_INLINE_MAX 4096u
 

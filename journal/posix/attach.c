@@ -224,16 +224,38 @@ static int check_contents(struct tt_reader *r, struct tt_disk *d,
     return 0;
 }
 
-/* Between a RESIZE and the disk's change, the disk has an earlier size. */
+/* Is nothing of the disk from @offset on needed, as it was all captured? */
+static bool is_captured_from(const struct tt_history *h, uint64_t offset,
+                             uint64_t end)
+{
+    while (offset < end) {
+        struct tt_extent ext;
+
+        tt_view_lookup(h, 0, offset, end - offset, &ext);
+        if (ext.kind == TT_EXTENT_DISK) {
+            return false;
+        }
+        offset += ext.length;
+    }
+    return true;
+}
+
+/*
+ * Between a RESIZE that grows and the disk's change, the disk has an earlier
+ * size; between the disk's shrinking and its RESIZE it is shorter than the
+ * journal says, and what it has lost is captured.
+ */
 static int check_size(struct tt_reader *r, struct tt_disk *d,
                       const struct recorded *rec, struct tt_error *err)
 {
-    bool had;
+    const struct tt_history *h = tt_reader_lock(r);
+    uint64_t size = tt_disk_size(d);
+    bool fits = tt_history_had_size(h, rec->level_seq, size) ||
+                (!rec->clean && size < rec->size &&
+                 is_captured_from(h, size, rec->size));
 
-    had =
-        tt_history_had_size(tt_reader_lock(r), rec->level_seq, tt_disk_size(d));
     tt_reader_unlock(r);
-    if (had) {
+    if (fits) {
         return 0;
     }
     return tt_fail(err, TT_EINVAL, EINVAL,

@@ -121,6 +121,61 @@ START_TEST(samples_tell_the_disk)
 }
 END_TEST
 
+/*
+ * A redo is what the record wrote, also where newer ones left only a part of
+ * it; and what is damaged is not redone, but the rest of the record is.
+ */
+START_TEST(redo_is_checked)
+{
+    static uint8_t buf[SIM_DISK_MAX];
+    struct tt_source src;
+    struct tt_recovery r;
+    struct tt_error err;
+    struct unit u;
+    const struct sim_state *want;
+    unsigned damaged = 0;
+    uint64_t payload;
+
+    unit_begin(&u, 5);
+    unit_write(&u, 512, 16384);
+    OK(&u.sw, sw_zero(&u.sw, 5120, 512, SW_PRE_BEFORE));
+    unit_write(&u, 40960, 512);
+    want = &u.sw.tip->states[u.sw.tip->last_seq - u.sw.tip->first_seq];
+    src = sw_quiet_source(&u.sw);
+    recover(&u, &r);
+    ck_assert_uint_ge(r.redo_count, 4);
+    for (size_t i = 0; i < r.redo_count; i++) {
+        const struct tt_redo *d = &r.redos[i];
+
+        if (d->kind == TT_KIND_WRITE) {
+            OK(&u.sw, tt_redo_read(&u.sw.super, &src, d, buf, &err));
+            ck_assert(
+                !memcmp(buf, want->data + d->disk_offset, d->disk_length));
+        }
+    }
+    /* the last byte of the large write: the part behind the zeroes has it */
+    payload = 0;
+    for (size_t i = 0; i < r.redo_count; i++) {
+        if (r.redos[i].disk_offset == 5632) {
+            payload = r.redos[i].payload + r.redos[i].disk_length - 1;
+        }
+    }
+    ck_assert(payload);
+    simdisk_flip(&u.sw.journal, payload, 3);
+    for (size_t i = 0; i < r.redo_count; i++) {
+        if (r.redos[i].kind == TT_KIND_WRITE &&
+            tt_redo_read(&u.sw.super, &src, &r.redos[i], buf, &err) < 0) {
+            ck_assert_int_eq(err.code, TT_EDAMAGED);
+            ck_assert_uint_eq(r.redos[i].disk_offset, 5632);
+            damaged++;
+        }
+    }
+    ck_assert_uint_eq(damaged, 1);
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
 /* It looks at what was written since the checkpoint, not at all history. */
 START_TEST(takes_time_by_the_tail)
 {
@@ -227,6 +282,7 @@ int main(void)
                                    &closed_clean,
                                    &newest_only_and_complete,
                                    &samples_tell_the_disk,
+                                   &redo_is_checked,
                                    &takes_time_by_the_tail,
                                    &map_with_a_hole,
                                    &crash_at_every_call_of_recovery,
