@@ -230,8 +230,10 @@ static void GRAPH_RDLOCK ttj_describe(TTJStart *st, struct tt_session *se)
     BlockDriverState *bs = st->bs;
     struct tt_recovery *r = &st->recovery;
     struct tt_now now = ttj_now();
-    const char *format, *path, *file = ttj_disk_file(bs, &format, &path);
+    const char *format, *path;
     g_autofree char *machine_id = NULL;
+
+    ttj_disk_file(bs, &format, &path);
 
     *se = (struct tt_session){
         .realtime = now.realtime,
@@ -246,8 +248,9 @@ static void GRAPH_RDLOCK ttj_describe(TTJStart *st, struct tt_session *se)
         .host = g_strdup(g_get_host_name()),
         .node = g_strdup(bdrv_get_node_name(bs)),
         .disk_format = g_strdup(format),
-        .disk_path =
-            file ? g_canonicalize_filename(file, NULL) : g_strdup(path),
+        .disk_path = g_file_test(path, G_FILE_TEST_EXISTS)
+                         ? g_canonicalize_filename(path, NULL)
+                         : g_strdup(path),
     };
     ttj_boot_id(se->boot_id);
     if (ttj_disk_stat(bs, &se->disk_inode, &se->disk_mtime)) {
