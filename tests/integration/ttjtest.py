@@ -269,12 +269,12 @@ class Qmp:
         self.socket.connect(path)
         self.file = self.socket.makefile('rwb')
         self.events = []
-        json.loads(self.file.readline())
+        self.read()               # the greeting
         self.command('qmp_capabilities')
 
     def read(self):
         line = self.file.readline()
-        check(line, 'qemu-storage-daemon ended')
+        check(line.endswith(b'\n'), 'qemu-storage-daemon ended')
         return json.loads(line)
 
     def command(self, name, /, **arguments):
