@@ -413,35 +413,47 @@ static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
     return ret;
 }
 
+/* One record; @copy has room for it. */
 static int coroutine_fn GRAPH_RDLOCK
-ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-               QEMUIOVector *qiov, BdrvRequestFlags flags)
+ttj_write_part(BlockDriverState *bs, int64_t offset, QEMUIOVector *qiov,
+               size_t from, size_t bytes, uint8_t *copy)
 {
     TTJEntry e = {
         .req = {
             .kind = TT_KIND_WRITE,
             .disk_offset = offset,
             .disk_length = bytes,
+            .payload = copy,
             .payload_length = bytes,
         },
     };
+
+    qemu_iovec_to_buf(qiov, from, copy, bytes);
+    return ttj_record(bs, &e);
+}
+
+/* A large request is several records, acknowledged after the last. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+               QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    size_t left = bytes, part;
     uint8_t *copy;
-    int ret;
+    int ret = 0;
 
     if (!bytes) {
         return 0; /* it changes nothing, and no record can say that */
     }
-    /* refresh_limits: the block layer cuts requests, and aligns them */
-    assert((uint64_t)bytes <= TT_PAYLOAD_RECORD_MAX &&
-           (size_t)bytes == qiov->size);
-    copy = qemu_try_blockalign(bs->file->bs, bytes);
+    copy = qemu_try_blockalign(bs->file->bs, MIN(left, TT_PAYLOAD_RECORD_MAX));
     if (!copy) {
         return -ENOMEM;
     }
     ttj_serialise(bs);
-    qemu_iovec_to_buf(qiov, 0, copy, bytes);
-    e.req.payload = copy;
-    ret = ttj_record(bs, &e);
+    for (; left && ret == 0; left -= part, offset += part) {
+        /* cut on the grid, so that no block has two checksums */
+        part = MIN(left, TT_PAYLOAD_RECORD_MAX - offset % TT_GRID);
+        ret = ttj_write_part(bs, offset, qiov, bytes - left, part, copy);
+    }
     qemu_vfree(copy);
     return ret;
 }
@@ -513,8 +525,6 @@ static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
 {
     bs->bl.request_alignment =
         MAX(bs->file->bs->bl.request_alignment, TT_SECTOR);
-    bs->bl.max_transfer =
-        MIN_NON_ZERO(bs->bl.max_transfer, TT_PAYLOAD_RECORD_MAX);
     bs->bl.max_pwrite_zeroes = TT_ZERO_RECORD_MAX;
     bs->bl.max_pdiscard = TT_ZERO_RECORD_MAX;
 }
