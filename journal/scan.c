@@ -101,12 +101,28 @@ static uint64_t segment_count(const struct scanner *s)
     return segment_of(s->super, s->src->size - 1) + 1;
 }
 
-/* 1 if every record's payload fits its checksums, 0 if not. */
+/* 1 if [from, to) of the frame is zero, as padding is; 0 if not. */
+static int padding_zero(struct scanner *s, const struct tt_frame *f,
+                        uint32_t from, uint32_t to)
+{
+    int ret =
+        from < to ? read_at(s, f->offset + from, s->payload, to - from) : 1;
+
+    for (uint32_t i = 0; ret > 0 && i < to - from; i++) {
+        if (s->payload[i]) {
+            return 0;
+        }
+    }
+    return ret;
+}
+
+/* 1 if all payloads fit their checksums and the padding is zero, 0 if not. */
 static int payload_whole(struct scanner *s, const struct tt_frame *f,
                          const uint8_t *table)
 {
-    uint32_t pos = 0, index = 0;
+    uint32_t pos = 0, index = 0, end = f->payload_offset;
     struct tt_record r;
+    int ret;
 
     if (tt_frame_end(f) > s->src->size) {
         return 0;
@@ -118,8 +134,6 @@ static int payload_whole(struct scanner *s, const struct tt_frame *f,
         }
     }
     while (tt_table_next(f, table, &pos, &index, &r)) {
-        int ret;
-
         if (!r.payload_offset) {
             continue;
         }
@@ -131,8 +145,11 @@ static int payload_whole(struct scanner *s, const struct tt_frame *f,
         if (!tt_payload_check(&r, s->payload, NULL)) {
             return 0;
         }
+        end = r.payload_offset + r.payload_length;
     }
-    return 1;
+    ret = padding_zero(s, f, (uint32_t)HEADER + f->table_length,
+                       f->payload_offset);
+    return ret > 0 ? padding_zero(s, f, end, f->length) : ret;
 }
 
 /* What the frame's records change of what later headers say. */
