@@ -270,6 +270,17 @@ int coroutine_fn ttj_make_durable(BlockDriverState *bs, uint64_t seq)
     return ret;
 }
 
+int coroutine_fn ttj_make_all_durable(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    uint64_t last;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        last = s->writer.next_seq - 1;
+    }
+    return ttj_make_durable(bs, last);
+}
+
 /* ---- checkpoints --------------------------------------------------------- */
 
 /* The largest sequence such that the disk has been given all up to it. */
@@ -405,7 +416,6 @@ ttj_append_checkpoint(BlockDriverState *bs, uint64_t level, uint32_t flags)
         free(body);
     } while (more);
     qemu_co_mutex_unlock(&s->capture_lock);
-    s->level_seq = level;
     return 0;
 }
 

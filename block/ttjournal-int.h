@@ -116,7 +116,6 @@ typedef struct BDRVTtjournalState {
     QTAILQ_HEAD(, TTJCapture) undurable;
 
     bool checkpoint_wanted; /* a segment has begun */
-    uint64_t level_seq;     /* as of the newest CHECKPOINT */
     uint64_t map_prev;
     uint32_t map_links;    /* CHECKPOINTs with ranges in the chain */
     uint64_t map_ranges;   /* and the ranges in them */
@@ -144,6 +143,9 @@ void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e);
 /* Returns when the journal is durable up to @seq. */
 int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
                                                uint64_t seq);
+
+/* The same for all that is complete now. */
+int coroutine_fn GRAPH_RDLOCK ttj_make_all_durable(BlockDriverState *bs);
 
 /*
  * Brings the disk level and makes both durable, then appends FLUSH (if

@@ -343,10 +343,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_shrink(TTJStart *st)
 
 static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
 {
-    BDRVTtjournalState *s = st->bs->opaque;
     struct tt_recovery *r = &st->recovery;
     int64_t length = bdrv_co_getlength(st->bs->file->bs);
-    uint64_t size = MAX(length, 0), last;
+    uint64_t size = MAX(length, 0);
     int ret = MIN(length, 0);
 
     for (size_t i = 0; i < r->redo_count && ret == 0; i++) {
@@ -357,13 +356,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
                 MIN(r->redos[i].disk_length, size - r->redos[i].disk_offset));
         }
     }
-    if (ret < 0) {
-        return ret;
-    }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        last = s->writer.next_seq - 1;
-    }
-    return ttj_make_durable(st->bs, last);
+    return ret < 0 ? ret : ttj_make_all_durable(st->bs);
 }
 
 /*
@@ -461,7 +454,6 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         }
         s->captured = g_steal_pointer(&r->captured);
         s->unmapped = g_steal_pointer(&r->unmapped);
-        s->level_seq = r->level_seq;
         s->map_prev = r->map_prev;
         s->map_links = r->map_links;
         ret = ttj_append_session(st);
@@ -616,7 +608,7 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->recording = false;
     s->journal_error = s->disk_error = 0;
     s->checkpoint_wanted = false;
-    s->level_seq = s->map_prev = s->map_ranges = s->whole_ranges = 0;
+    s->map_prev = s->map_ranges = s->whole_ranges = 0;
     s->map_links = 0;
 }
 
@@ -711,17 +703,12 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
 
 static int coroutine_fn ttj_seal(TTJStart *st, Error **errp)
 {
-    BDRVTtjournalState *s = st->bs->opaque;
-    uint64_t last;
     int ret;
 
     assume_graph_lock();
     ret = ttj_flush(st->bs, false, TT_CHECKPOINT_CLEAN);
     if (ret == 0) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            last = s->writer.next_seq - 1;
-        }
-        ret = ttj_make_durable(st->bs, last);
+        ret = ttj_make_all_durable(st->bs);
     }
     return ret;
 }

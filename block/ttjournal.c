@@ -238,14 +238,10 @@ ttj_shrink(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
     BDRVTtjournalState *s = bs->opaque;
     int64_t old = s->writer.disk_size;
     TTJEntry e = { 0 };
-    uint64_t last;
     int ret = ttj_capture_to_end(bs, size);
 
     if (ret == 0) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            last = s->writer.next_seq - 1;
-        }
-        ret = ttj_make_durable(bs, last);
+        ret = ttj_make_all_durable(bs);
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret,

@@ -462,7 +462,6 @@ bool tt_writer_commit(struct tt_writer *w, const struct tt_batch *b)
     w->same_boot = true;
     w->force_segment = false;
     w->after_damage = false;
-    w->started = true;
     w->session_offset = f->session_offset;
     w->epoch_offset = f->epoch_offset;
     w->next_leaf += (f->length + TT_LEAF - 1) / TT_LEAF;

@@ -213,7 +213,6 @@ struct tt_writer {
     bool same_boot;           /* last_boottime is of this boot */
     bool force_segment;       /* the next frame begins a segment */
     bool after_damage;        /* and links over a damaged place */
-    bool started;             /* a frame was appended by this writer */
     struct tt_footer *footer; /* what the current segment holds; owned */
     struct tt_footer *ended;  /* of a segment that ended, not yet appended */
 };
