@@ -56,13 +56,13 @@ struct version {
 };
 
 struct extent {
+    uint64_t start, end; /* next to the node's pointers: a search needs both */
     RB_ENTRY(extent) node;
     union {
         /* durable: by oldest; flying: a request's first extent is in flights */
         TAILQ_ENTRY(extent) link;
         SLIST_ENTRY(extent) spare;
     };
-    uint64_t start, end;
     struct version *version;
     uint64_t oldest;
     uint64_t request_oldest; /* of a request, in its first extent */
@@ -187,6 +187,9 @@ static struct extent *find(const struct map *m, uint64_t offset)
 /* The next one, if it begins before @end */
 static struct extent *next_before(struct extent *x, uint64_t end)
 {
+    if (x->end >= end) {
+        return NULL;
+    }
     x = RB_NEXT(map, NULL, x);
     return x && x->start < end ? x : NULL;
 }
@@ -373,19 +376,27 @@ static void leave_queue(struct tt_pending *p, struct version *v)
 
 /* ---- becoming durable -------------------------------------------------- */
 
-/* No extent of durable or flying reaches over @offset, unless it is covered. */
-static void cut_at(struct tt_pending *p, uint64_t offset)
+/*
+ * The first extent of durable or flying in [start, end), after those that
+ * reach over an end of it are cut there.
+ */
+static struct extent *cut_ends(struct tt_pending *p, struct map *m,
+                               uint64_t start, uint64_t end)
 {
-    struct map *maps[] = { &p->durable, &p->flying };
+    struct extent *first = find_before(m, start, end), *x, *next;
 
-    for (unsigned i = 0; i < 2; i++) {
-        struct extent *x = find(maps[i], offset);
-
-        if (x && x->start < offset && !x->covered) {
-            x = split(p, maps[i], x, offset);
-            assert(x);
-        }
+    if (first && first->start < start && !first->covered) {
+        first = split(p, m, first, start);
+        assert(first);
     }
+    for (x = first; x && x->end < end; x = next) {
+        next = next_before(x, end);
+    }
+    if (x && x->end > end && !x->covered) {
+        x = split(p, m, x, end);
+        assert(x);
+    }
+    return first;
 }
 
 /* The whole of @x is of @v now; it keeps its turn. */
@@ -407,16 +418,14 @@ static void become_durable(struct tt_pending *p, struct version *v)
     uint64_t at = v->offset, end = v->end;
     struct extent *x, *last = NULL;
 
-    /* first, because these must not fail for want of memory */
-    cut_at(p, at);
-    cut_at(p, end);
-
     /* what is in flight there has a newer one now: it need not come back */
-    for (x = find_before(&p->flying, at, end); x; x = next_before(x, end)) {
+    x = cut_ends(p, &p->flying, at, end);
+    for (; x; x = next_before(x, end)) {
         x->covered = true;
     }
 
-    x = find_before(&p->durable, at, end);
+    /* before the gaps are filled, which can do without memory */
+    x = cut_ends(p, &p->durable, at, end);
     while (at < end) {
         uint64_t gap_end = x ? x->start : end;
 
