@@ -540,6 +540,39 @@ START_TEST(no_memory)
 }
 END_TEST
 
+/* What is written lies within what reads find, with no extent to spare. */
+START_TEST(no_memory_to_split)
+{
+    struct sim_world world;
+    unsigned seq;
+
+    sim_world_init(&world, 1);
+    malloc_world = &world;
+    begin();
+    added_durable(1, 0, 8);
+    take(&w1, 0, 8, 1);
+    added_durable(2, 8, 16);
+    added_durable(3, 0, 24);
+    take(&w2, 8, 24, 1);
+    for (seq = 4; seq < 60; seq++) {
+        add(seq, seq * 100, seq * 100 + 8);
+    }
+    add(60, 404, 405);
+    malloc_fails = 100; /* for check, too */
+    tt_pending_written(p, &w2);
+    malloc_fails = 0;
+    reads(0, 24, 8, 3, 0);
+    reads(8, 24, 24, 0, 0);
+    tt_pending_written(p, &w1);
+    level(2);
+    tt_pending_durable(p, 60);
+    while (tt_pending_take(p, &w1)) {
+        tt_pending_written(p, &w1);
+    }
+    end(60);
+}
+END_TEST
+
 /* ---- at random --------------------------------------------------------- */
 
 #define UNITS 64
@@ -1062,6 +1095,7 @@ int main(void)
                                    &many_parts,
                                    &trim,
                                    &no_memory,
+                                   &no_memory_to_split,
                                    &at_random,
                                    NULL,
                                });
