@@ -192,7 +192,7 @@ typedef struct Bench {
     unsigned depth;
     unsigned read_percent;
     unsigned flush_every; /* a worker's writes to a flush of its own, or 0 */
-    double seconds, settle;
+    double seconds, settle, idle;
     uint64_t count; /* requests, instead of a time; or 0 */
     uint64_t seed;
 
@@ -342,6 +342,26 @@ static void coroutine_fn bench_worker(void *opaque)
     b->running--;
 }
 
+static void coroutine_fn bench_sleep(void *opaque)
+{
+    Bench *b = opaque;
+
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, seconds_to_ns(b->idle));
+    b->running--;
+}
+
+/* The drivers may do what they do while there is no load. */
+static void bench_idle(Bench *b)
+{
+    if (b->idle > 0) {
+        b->running++;
+        qemu_coroutine_enter(qemu_coroutine_create(bench_sleep, b));
+    }
+    while (b->running > 0) {
+        main_loop_wait(false);
+    }
+}
+
 static void bench_load(Bench *b)
 {
     b->begin = now_ns() + seconds_to_ns(b->settle);
@@ -481,6 +501,8 @@ static void usage(void)
         "                          many writes of its own (0: never)\n"
         "  --seconds S             how long (1)\n"
         "  --settle S              run so long before anything counts (0)\n"
+        "  --idle S                before that, do nothing for so long (0);\n"
+        "                          bytes written to devices count already\n"
         "  --count N               so many requests, instead of a time\n"
         "  --seed N                of the random numbers (1)\n");
 }
@@ -552,6 +574,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         OPT_FLUSH_EVERY,
         OPT_SECONDS,
         OPT_SETTLE,
+        OPT_IDLE,
         OPT_COUNT,
         OPT_SEED,
         OPT_HELP
@@ -568,6 +591,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         { "flush-every", required_argument, NULL, OPT_FLUSH_EVERY },
         { "seconds", required_argument, NULL, OPT_SECONDS },
         { "settle", required_argument, NULL, OPT_SETTLE },
+        { "idle", required_argument, NULL, OPT_IDLE },
         { "count", required_argument, NULL, OPT_COUNT },
         { "seed", required_argument, NULL, OPT_SEED },
         { "help", no_argument, NULL, OPT_HELP },
@@ -611,6 +635,9 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
             break;
         case OPT_SETTLE:
             b->settle = parse_seconds(name, optarg);
+            break;
+        case OPT_IDLE:
+            b->idle = parse_seconds(name, optarg);
             break;
         case OPT_COUNT:
             b->count = parse_number(name, optarg, INT64_MAX);
@@ -698,6 +725,7 @@ int main(int argc, char **argv)
     reset_peak();
     read_bytes = proc_number("io", "\nread_bytes: ");
     write_bytes = proc_number("io", "\nwrite_bytes: ");
+    bench_idle(b);
     cpu = cpu_seconds();
     begin = now_ns();
     bench_load(b);
