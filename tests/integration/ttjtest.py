@@ -32,6 +32,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -91,6 +92,15 @@ def need(program):
     if not path:
         raise Skip(f'{program} is not installed')
     return path
+
+
+def driver_has(option):
+    """Does the driver of this QEMU know this option?"""
+    p = subprocess.run(
+        [qemu('qemu-storage-daemon'), '--blockdev',
+         f'driver=ttjournal,node-name=x,{option}'],
+        text=True, capture_output=True)
+    return 'is unexpected' not in p.stderr
 
 
 def sha(data):
@@ -211,7 +221,7 @@ class Recorder:
 
     def __init__(self, t, disk, journal, fmt='raw', env=None, connections=16,
                  extra=(), disk_node=None, journal_node=None, wait=True,
-                 nbd=True, iothread=False):
+                 nbd=True, iothread=False, options=''):
         disk_node = disk_node or f'driver=file,filename={disk}'
         journal_node = journal_node or f'driver=file,filename={journal}'
         n = t.number()
@@ -231,7 +241,7 @@ class Recorder:
             '--blockdev', f'driver={fmt},node-name=r,file=f,discard=unmap',
             '--blockdev', f'{journal_node},node-name=j',
             '--blockdev', 'driver=ttjournal,node-name=d,file=r,journal=j,'
-                          'discard=unmap',
+                          f'discard=unmap{"," if options else ""}{options}',
             '--nbd-server', f'addr.type=unix,addr.path={self.sock},'
                             f'max-connections={connections}',
             *extra, *(['--export', export] if nbd else [])]
@@ -296,6 +306,81 @@ class Qmp:
             if 'event' in answer:
                 self.events.append(answer['event'])
         self.events.remove(name)
+
+
+class PowerDisks:
+    """Disks that can lose power and fail, all at once: see ttjcut.c.
+
+    files: the name of each export and its file, which is the medium.
+    """
+
+    def __init__(self, t, **files):
+        self.t = t
+        self.files = files
+        self.daemon = None
+        self.on()
+
+    def on(self):
+        """The power is back."""
+        if self.daemon:
+            self.daemon.kill()
+        self.sock = self.t.path(f'power{self.t.number()}')
+        self.control_sock = self.sock + 'c'
+        self.daemon = Daemon(
+            self.t, 'nbdkit',
+            [need('nbdkit'), '-f', '-t', '64', '-U', self.sock,
+             built('tests/integration/ttjcut.so'),
+             f'control={self.control_sock}',
+             *(f'{name}={path}' for name, path in self.files.items())],
+            self.sock)
+        self.control = self.new_control()
+        self.tell('seed', self.t.random.randrange(1 << 60))
+
+    def new_control(self):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(self.control_sock)
+        return s.makefile('rwb', 0)
+
+    def tell(self, *words, control=None):
+        """A command; returns its answer."""
+        control = control or self.control
+        control.write(' '.join(map(str, words)).encode() + b'\n')
+        answer = control.readline().decode().strip()
+        check(answer and not answer.startswith('error'),
+              f'ttjcut: {words}: "{answer}" {self.daemon.log()}')
+        return answer
+
+    def node(self, name):
+        """How QEMU opens it."""
+        return (f'driver=nbd,server.type=unix,server.path={self.sock},'
+                f'export={name}')
+
+    def count(self):
+        return json.loads(self.tell('count'))
+
+    def cut(self, after, percent, then, limit):
+        """Cuts the power before the call number @after from now (0: at once)
+        or after @limit seconds, and calls then() at once; a thread, to be
+        joined.  @percent: what survives, for each export.  The power stays
+        off until on()."""
+        def wait():
+            try:
+                late = threading.Timer(limit, lambda: self.tell(
+                    'cut', 0, *percent, control=self.new_control()))
+                late.start()
+                self.tell('cut', after, *percent, control=self.new_control())
+                late.cancel()
+                late.join()
+            finally:
+                then()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    def stop(self):
+        """An orderly end: the files are up to date."""
+        self.tell('settle')
+        self.daemon.kill()
 
 
 class Views:
