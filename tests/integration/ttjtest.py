@@ -98,7 +98,7 @@ def driver_has(option):
     """Does the driver of this QEMU know this option?"""
     p = subprocess.run(
         [qemu('qemu-storage-daemon'), '--blockdev',
-         f'driver=ttjournal,node-name=x,{option}'],
+         f'driver=ttjournal,node-name=x,file=no,journal=no,{option}'],
         text=True, capture_output=True)
     return 'is unexpected' not in p.stderr
 
