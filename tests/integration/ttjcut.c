@@ -79,6 +79,7 @@ struct export
     uint64_t *differ; /* cache and medium may differ: all of dirty, and */
                       /* what failed flushes have lost */
     uint64_t calls[KINDS];
+    uint64_t failed; /* of the calls */
     unsigned held;
     unsigned survive; /* a cut, in percent */
 };
@@ -287,6 +288,7 @@ static int begin(struct export *e, enum kind kind)
         pthread_cond_wait(&changed, &lock);
     }
     e->held--;
+    e->failed += error != 0;
     return error;
 }
 
@@ -477,8 +479,10 @@ static void answer_count(FILE *out)
         {
             dirty++;
         }
-        fprintf(out, "%s\"%s\": {\"held\": %u, \"dirty\": %" PRIu64,
-                n ? ", " : "", e->name, e->held, dirty);
+        fprintf(out,
+                "%s\"%s\": {\"held\": %u, \"dirty\": %" PRIu64
+                ", \"failed\": %" PRIu64,
+                n ? ", " : "", e->name, e->held, dirty, e->failed);
         for (int k = 0; k < KINDS; k++) {
             fprintf(out, ", \"%s\": %" PRIu64, kind_names[k], e->calls[k]);
         }

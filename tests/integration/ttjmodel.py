@@ -49,8 +49,8 @@ class Op:
         self.first, self.count = first, count
         self.fua = fua
         self.issued = issued
+        self.ended = None        # answered, maybe with an error
         self.acknowledged = None
-        self.failed = False      # with an errno: it may have happened, or not
 
     def holds(self):
         return self.number if self.kind == 'write' else 0
@@ -58,6 +58,7 @@ class Op:
     def __str__(self):
         return (f'{self.kind} {self.number}{" FUA" if self.fua else ""} of '
                 f'{self.first}+{self.count} (issued {self.issued}, '
+                f'ended {self.ended}, '
                 f'acknowledged {self.acknowledged})')
 
 
@@ -118,34 +119,38 @@ class Guest:
             if not error:
                 self.flushed = max(self.flushed, tag.issued)
         elif isinstance(tag, Op):
-            if error:
-                tag.failed = True
-            else:
+            tag.ended = self.now
+            if not error:
                 tag.acknowledged = self.now
 
     def durable(self, op):
         return op.acknowledged is not None and (
             op.fua or op.acknowledged < self.flushed)
 
-    def check_sectors(self, held, what, must=None):
-        """Each sector holds the newest version that must() be there, or one
-        that was not complete before that was issued."""
-        must = must or self.durable
-        for x, ops in self.by_sector.items():
-            newest = max((o.issued for o in ops if must(o)), default=-1)
-            allowed = [o for o in ops
-                       if o.acknowledged is None or o.acknowledged >= newest]
-            if any(o.holds() == held[x] for o in allowed) or \
-                    (newest < 0 and held[x] == self.base[x]):
+    def allowed(self, x, must):
+        """What sector x may hold: the newest version that must() be there, or
+        one that had not ended before that was issued."""
+        ops = self.by_sector.get(x, ())
+        newest = max((o.issued for o in ops if must(o)), default=-1)
+        numbers = {o.holds() for o in ops
+                   if o.ended is None or o.ended >= newest}
+        return numbers if newest >= 0 else numbers | {self.base[x]}
+
+    def check_sectors(self, held, what, must=None, first=0):
+        for x, number in enumerate(held, first):
+            if x not in self.by_sector:
+                check(number == self.base[x], f'{what}: sector {x} is from '
+                      f'{number}, and nobody wrote it over {self.base[x]}')
                 continue
-            check(False, f'{what}: sector {x} is from {held[x]}, not from one '
-                  f'of {[str(o) for o in allowed]}; there were '
-                  f'{[str(o) for o in ops]} over {self.base[x]}; flushed '
-                  f'{self.flushed}')
-        for x, number in enumerate(held):
-            if number != self.base[x] and x not in self.by_sector:
-                check(False, f'{what}: sector {x} is from {number}, and '
-                      f'nobody wrote it over {self.base[x]}')
+            allowed = self.allowed(x, must or self.durable)
+            check(number in allowed, f'{what}: sector {x} is from {number}, '
+                  f'not from one of {allowed}; there were '
+                  f'{[str(o) for o in self.by_sector[x]]} over '
+                  f'{self.base[x]}; flushed {self.flushed}')
+
+
+def acknowledged(op):
+    return op.acknowledged is not None
 
 
 class History:
@@ -189,8 +194,10 @@ class History:
                              f'{what}: record {r.seq}', first)
         elif r.kind in (ZERO, PREIMAGE):
             numbers = [0] * count
+        elif r.kind == RESIZE:
+            self.resize(r.length // SECTOR)
+            return
         else:
-            check(r.kind != RESIZE, f'{what}: a RESIZE')
             return
         if r.kind == PREIMAGE:
             check(set(numbers) == {ORIGINAL}, f'{what}: the pre-image {r.seq} '
@@ -200,6 +207,12 @@ class History:
         self.numbers[first:first + count] = numbers
         for x, number in enumerate(numbers, first):
             self.versions[x].add(number)
+
+    def resize(self, sectors):
+        del self.numbers[sectors:]
+        self.numbers += [0] * (sectors - len(self.numbers))
+        while len(self.versions) < sectors:
+            self.versions.append({0})
 
     def check_records(self, guest, what):
         """The new records are the guest's requests, in a possible order, with

@@ -50,6 +50,7 @@ QEMU = os.path.abspath(os.environ.get('QEMU_BUILD', ROOT + '/build/qemu'))
 BUILD = os.path.abspath(os.environ.get('TTJ_BUILD', ROOT + '/build'))
 LONG = os.environ.get('TTJ_LONG', '') not in ('', '0')
 START_LIMIT = 60  # seconds a daemon may take until it listens
+STOP_LIMIT = 60   # and until it has ended
 PR_SET_PDEATHSIG = 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -175,7 +176,7 @@ class Daemon:
         """Ends it in an orderly way; it must not fail over that."""
         self.process.terminate()
         try:
-            self.process.wait(60)
+            self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
             raise Failed(f'{self.name} does not end: {self.log()}')
         check(self.process.returncode in (0, -signal.SIGTERM),
@@ -198,9 +199,11 @@ class Refused(Exception):
                       if x and 'makecontext/swapcontext' not in x]
 
 
-def connect(sock, export='', block_size=False, strict=True):
-    """An NBD connection.  Without block_size, any offset can be asked for."""
+def connect(sock, export='', block_size=False, strict=True, structured=True):
+    """An NBD connection.  Without block_size, any offset can be asked for;
+    with structured replies, QEMU hangs up on a read that fails."""
     h = nbd.NBD()
+    h.set_request_structured_replies(structured)
     h.set_request_block_size(block_size)
     h.set_export_name(export)
     if not strict:
@@ -274,8 +277,11 @@ class Recorder:
 
 
 class Qmp:
+    LIMIT = 60                    # seconds a command may take
+
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(self.LIMIT)
         self.socket.connect(path)
         self.file = self.socket.makefile('rwb')
         self.events = []
@@ -283,7 +289,10 @@ class Qmp:
         self.command('qmp_capabilities')
 
     def read(self):
-        line = self.file.readline()
+        try:
+            line = self.file.readline()
+        except TimeoutError:
+            raise Failed(f'QMP: no answer within {self.LIMIT} s')
         check(line.endswith(b'\n'), 'qemu-storage-daemon ended')
         return json.loads(line)
 
@@ -613,9 +622,11 @@ class Flight:
                 except nbd.Error as e:
                     self.done.append((tag, e.errnum or -1))
 
-    def poll(self):
-        """Waits until something has completed."""
+    def poll(self, limit=None):
+        """Waits until something has completed, or for @limit seconds; False if
+        nothing has."""
         before = len(self.done)
+        end = None if limit is None else time.monotonic() + limit
         self.collect()
         while len(self.done) == before:
             p = select.poll()
@@ -629,7 +640,10 @@ class Flight:
                          else 0) |
                     (select.POLLOUT if direction & nbd.AIO_DIRECTION_WRITE
                      else 0))
-            for fd, events in p.poll():
+            if end is not None and time.monotonic() >= end:
+                return False
+            left = None if end is None else (end - time.monotonic()) * 1000
+            for fd, events in p.poll(left and max(left, 1)):
                 h = by_fd[fd]
                 direction = h.aio_get_direction()
                 if events & (select.POLLIN | select.POLLHUP | select.POLLERR) \
@@ -638,6 +652,7 @@ class Flight:
                 elif events & select.POLLOUT:
                     h.aio_notify_write()
             self.collect()
+        return True
 
     def drain(self):
         """Waits for all; errors are not expected."""
