@@ -312,8 +312,9 @@ static void ttj_entry_done(BlockDriverState *bs, TTJEntry *e)
         s->undurable_ns = s->appended_ns;
     }
     s->changed = true;
-    if (!tt_pending_add(s->pending, e->seq, req->kind, req->flags,
-                        req->disk_offset, req->disk_length, req->payload,
+    if (!tt_pending_add(s->pending, e->seq, req->kind,
+                        req->flags & ~TT_RECORD_FUA, req->disk_offset,
+                        req->disk_length, req->payload,
                         ttj_data_ref(e->data))) {
         /* as g_new() would */
         error_report("ttjournal: out of memory for what is pending");

@@ -141,6 +141,7 @@ typedef struct BDRVTtjournalState {
     int64_t undurable_ns; /* since when something is not durable */
     unsigned quiesced;    /* drained: nothing new is begun */
     QEMUTimer *timer;     /* of the node's AioContext */
+    QEMUBH *settled_bh;
     uint64_t aged_seq; /* what is older than this has been pending too long */
     uint64_t young_seq;
     int64_t young_ns;
@@ -229,6 +230,9 @@ bool ttj_unsettled(BDRVTtjournalState *s);
 
 /* Starts the worker if there is something to do. Called with lock held. */
 void ttj_kick(BlockDriverState *bs);
+/* What it needs from open to close; it must not be working at the end. */
+void ttj_open_worker(BlockDriverState *bs);
+void ttj_close_worker(BlockDriverState *bs);
 void ttj_drain_begin(BlockDriverState *bs);
 void ttj_drain_end(BlockDriverState *bs);
 void ttj_detach_timer(BlockDriverState *bs);
@@ -283,8 +287,11 @@ int ttj_start(BlockDriverState *bs, Error **errp);
 /* The same after the node was inactive; refuses if there is much to redo. */
 void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
                                                   Error **errp);
-/* Levels the disk and closes the session clean: 0 or -errno. */
+/* Levels the disk and closes the session clean: 0 or -errno.  The worker
+ * has ended, in either case. */
 int ttj_stop(BlockDriverState *bs);
+/* From here on the worker brings to the disk what is recorded. */
+void ttj_run_worker(BlockDriverState *bs);
 
 /*
  * Writes to the disk the newest versions that the journal has above the last

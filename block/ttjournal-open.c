@@ -675,8 +675,7 @@ static int ttj_refuse_behind(Error **errp, const char *what_to_do)
     return -EUCLEAN;
 }
 
-/* From here on the worker brings to the disk what is recorded. */
-static void ttj_run_worker(BlockDriverState *bs)
+void ttj_run_worker(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
@@ -805,7 +804,6 @@ int ttj_stop(BlockDriverState *bs)
         error_report("ttjournal: the journal could not be closed clean: %s; "
                      "the next open will recover",
                      strerror(-ret));
-        ttj_run_worker(bs);
     }
     return ret;
 }

@@ -594,7 +594,10 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
     return 0;
 }
 
-/* Gives up what is only needed while data is pending; see ttj_child_perm(). */
+/*
+ * Gives up what ttj_child_perm() has kept.  Of the main loop itself, so that
+ * it does not run while somebody who changes the graph polls.
+ */
 static void ttj_settled_bh(void *opaque)
 {
     BlockDriverState *bs = opaque;
@@ -602,38 +605,54 @@ static void ttj_settled_bh(void *opaque)
     bdrv_graph_rdlock_main_loop();
     bdrv_child_refresh_perms(bs, bs->file, NULL);
     bdrv_graph_rdunlock_main_loop();
+}
+
+/*
+ * Does what is to be done next; false if there is nothing.  In flight only
+ * with the graph lock held: who waits for it must not be waited for by a
+ * drain, which QEMU 10.0 begins also with that lock held for writing.
+ */
+static bool coroutine_fn ttj_work(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJAction action;
+    int ret;
+
+    GRAPH_RDLOCK_GUARD();
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        action = ttj_next_action(s, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+        if (action == TTJ_NOTHING) {
+            return false;
+        }
+        bdrv_inc_in_flight(bs);
+    }
+    ret = ttj_act(bs, action);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (ret < 0) {
+            s->retry_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
+        }
+    }
     bdrv_dec_in_flight(bs);
+    return true;
 }
 
 static void coroutine_fn ttj_worker(void *opaque)
 {
     BlockDriverState *bs = opaque;
     BDRVTtjournalState *s = bs->opaque;
-    TTJAction action;
 
-    qemu_mutex_lock(&s->lock);
-    while (
-        (action = ttj_next_action(s, qemu_clock_get_ns(QEMU_CLOCK_REALTIME)))) {
-        int ret;
-
-        qemu_mutex_unlock(&s->lock);
-        WITH_GRAPH_RDLOCK_GUARD() {
-            ret = ttj_act(bs, action);
-        }
-        qemu_mutex_lock(&s->lock);
-        if (ret < 0) {
-            s->retry_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
-        }
+    while (ttj_work(bs)) {
+        /* until there is nothing to do */
     }
-    s->working = false;
-    ttj_arm(s, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
-    if (s->settling && !ttj_unsettled(s)) {
-        s->settling = false;
-        bdrv_inc_in_flight(bs);
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), ttj_settled_bh, bs);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (s->settling && !ttj_unsettled(s)) {
+            s->settling = false;
+            qemu_bh_schedule(s->settled_bh);
+        }
+        s->working = false;
+        ttj_kick(bs); /* for what has come since, or arms the timer */
     }
-    qemu_mutex_unlock(&s->lock);
-    bdrv_dec_in_flight(bs);
+    aio_wait_kick(); /* of ttj_stop_worker() */
 }
 
 void ttj_kick(BlockDriverState *bs)
@@ -649,7 +668,6 @@ void ttj_kick(BlockDriverState *bs)
         return;
     }
     s->working = true;
-    bdrv_inc_in_flight(bs);
     aio_co_schedule(bdrv_get_aio_context(bs),
                     qemu_coroutine_create(ttj_worker, bs));
 }
@@ -668,6 +686,22 @@ void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx)
     BDRVTtjournalState *s = bs->opaque;
 
     s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS, ttj_timer, bs);
+}
+
+void ttj_open_worker(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    s->settled_bh = aio_bh_new(iohandler_get_aio_context(), ttj_settled_bh, bs);
+    ttj_attach_timer(bs, bdrv_get_aio_context(bs));
+}
+
+void ttj_close_worker(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    ttj_detach_timer(bs);
+    qemu_bh_delete(s->settled_bh);
 }
 
 void ttj_detach_timer(BlockDriverState *bs)

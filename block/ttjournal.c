@@ -491,10 +491,10 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     int ret;
 
     ttj_init_state(s);
-    ttj_attach_timer(bs, bdrv_get_aio_context(bs));
+    ttj_open_worker(bs);
     ret = ttj_open_children(bs, options, errp);
     if (ret < 0) {
-        ttj_detach_timer(bs);
+        ttj_close_worker(bs);
         ttj_destroy_state(s);
     }
     return ret;
@@ -503,7 +503,7 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
 static void ttj_close(BlockDriverState *bs)
 {
     ttj_stop(bs);
-    ttj_detach_timer(bs);
+    ttj_close_worker(bs);
     ttj_destroy_state(bs->opaque);
 }
 
@@ -552,8 +552,10 @@ static int ttj_inactivate(BlockDriverState *bs)
 
     if (ret == 0) {
         ttj_free_state(bs->opaque);
+    } else {
+        ttj_run_worker(bs); /* the node stays active and goes on recording */
     }
-    return ret; /* if it failed, the node stays active and goes on recording */
+    return ret;
 }
 
 /*
