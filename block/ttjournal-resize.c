@@ -162,6 +162,12 @@ ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
     int64_t old = s->writer.disk_size;
     int ret;
 
+    if (s->journal_error) {
+        /* perhaps of a resize: the disk may have another size than @old */
+        error_setg_errno(errp, -s->journal_error,
+                         "ttjournal: the journal cannot be written");
+        return s->journal_error;
+    }
     if (size == old) {
         return 0;
     }

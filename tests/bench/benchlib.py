@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from ttjtest import Failed, KIB, MIB, die_with_parent
 
 RUN_LIMIT = 300  # seconds that a program may take
+ZEROES = bytes(MIB)
 
 
 def run(args, **kwargs):
@@ -32,8 +33,17 @@ def file_end(path):
         while end > 0:
             at = (end - 1) // MIB * MIB
             f.seek(at)
-            used = len(f.read(end - at).rstrip(b'\0'))
-            if used:
+            data = f.read(end - at)
+            if data != ZEROES[:len(data)]:
+                used = len(data.rstrip(b'\0'))
                 return at + -(-used // (4 * KIB)) * 4 * KIB
             end = at
     return 0
+
+
+def write_zeroes(path, length):
+    """Makes a file longer by blocks that are written, not only allocated."""
+    with open(path, 'ab', buffering=0) as f:
+        for at in range(0, length, MIB):
+            f.write(ZEROES[:min(MIB, length - at)])
+        os.fsync(f.fileno())
