@@ -28,8 +28,9 @@ enum tt_code {
     TT_ENOTTIME = 4, /* not a time, or one that is not unique or not covered */
     TT_ENODISK = 5,  /* the live disk is needed and there is none */
     TT_ENOMEM = 6,
-    TT_EINVAL = 7,   /* an argument from a user that makes no sense */
-    TT_ECHANGED = 8, /* the journal was replaced below what was read before */
+    TT_EINVAL = 7,     /* an argument from a user that makes no sense */
+    TT_ECHANGED = 8,   /* the journal was replaced below what was read before */
+    TT_EOTHERDISK = 9, /* the disk is not as the journal left it */
 };
 
 struct tt_error {
@@ -480,6 +481,28 @@ int tt_recovery_compare(const struct tt_super *super,
                         const struct tt_source *src,
                         const struct tt_redo *sample, const void *disk,
                         struct tt_error *err);
+
+/*
+ * After a crash the disk's last change follows the journal's by what a write
+ * takes.  More than this means that somebody else has changed the disk; who
+ * goes on writing to the disk appends often enough.
+ */
+#define TT_MTIME_SLACK INT64_C(10000000000)
+
+/*
+ * Is the disk the one that was left?  0, or -TT_EOTHERDISK with the reason.
+ * @size: *ret_shrunk if it is shorter than the journal says since a crash came
+ * between its shrinking and the RESIZE, which is to be appended.
+ * Times are of local files; @journal_mtime is NULL if the journal is none.
+ * @disk: what lies at the range of @sample now.
+ */
+int tt_prove_size(const struct tt_recovery *r, uint64_t size, bool *ret_shrunk,
+                  struct tt_error *err);
+int tt_prove_time(const struct tt_recovery *r, int64_t disk_mtime,
+                  const int64_t *journal_mtime, struct tt_error *err);
+int tt_prove_sample(const struct tt_super *super, const struct tt_source *src,
+                    const struct tt_redo *sample, const void *disk,
+                    struct tt_error *err);
 
 /*
  * Reads the bytes of @redo, a WRITE, to @buf (disk_length bytes), checked

@@ -74,7 +74,7 @@ static int file_read(void *opaque, uint64_t offset, void *buf, size_t length)
     return 0;
 }
 
-static int open_quietly(const char *path)
+int tt_open_quietly(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOATIME | O_NONBLOCK);
 
@@ -120,7 +120,7 @@ int tt_file_open(const char *path, struct tt_file **ret, struct tt_error *err)
         return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
     }
     f->source = (struct tt_source){ .read = file_read, .opaque = f };
-    f->fd = open_quietly(path);
+    f->fd = tt_open_quietly(path);
     if (f->fd < 0) {
         r = os_fail(err, path, "cannot be opened");
     }
@@ -159,27 +159,27 @@ void tt_file_close(struct tt_file *f)
     free(f);
 }
 
-/* ---- creating ---------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------- */
 
-static int write_all(int fd, const uint8_t *buf, size_t length)
+int tt_write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset)
 {
-    off_t offset = 0;
-
     while (length > 0) {
-        ssize_t n = pwrite(fd, buf, length, offset);
+        ssize_t n = pwrite(fd, buf, length, (off_t)offset);
 
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n < 0) {
-            return -1;
+            return -errno;
         }
         buf += n;
-        offset += n;
+        offset += (uint64_t)n;
         length -= (size_t)n;
     }
     return 0;
 }
+
+/* ---- creating ---------------------------------------------------------- */
 
 /* Makes the name @path durable in its directory. */
 static int sync_directory(const char *path)
@@ -212,7 +212,9 @@ static int write_superblocks(int fd, const char *path,
         return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
     }
     tt_super_encode(super, area);
-    if (write_all(fd, area, TT_SEGMENTS_OFFSET) < 0) {
+    r = tt_write_at(fd, area, TT_SEGMENTS_OFFSET, 0);
+    if (r < 0) {
+        errno = -r;
         r = os_fail(err, path, "cannot be written");
     } else if (fsync(fd) < 0) {
         r = os_fail(err, path, "cannot be made durable");

@@ -21,6 +21,9 @@ struct tt_file {
 int tt_file_open(const char *path, struct tt_file **ret, struct tt_error *err);
 void tt_file_close(struct tt_file *f);
 
+/* A descriptor for reading that leaves the access time alone; -1 and errno. */
+int tt_open_quietly(const char *path);
+
 /* Puts the file's name in front of a message of the library; returns @r. */
 int tt_file_name_error(const char *path, int r, struct tt_error *err);
 
@@ -29,6 +32,9 @@ int tt_file_update_size(struct tt_file *f, struct tt_error *err);
 
 /* Reads through @fd, which stays the caller's; @path must outlive *f. */
 void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size);
+
+/* Writes all of @buf: 0 or -errno. */
+int tt_write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset);
 
 /* ---- appending --------------------------------------------------------- */
 
