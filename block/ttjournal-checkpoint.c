@@ -202,9 +202,11 @@ int coroutine_fn ttj_checkpoint(BlockDriverState *bs, uint32_t flags)
 
 bool ttj_checkpoint_due(BDRVTtjournalState *s, int64_t now)
 {
-    return s->changed && (s->writer.next_offset - s->checkpoint_at >=
-                              s->options.checkpoint_bytes ||
-                          now - s->checkpoint_time >= s->options.checkpoint_ns);
+    uint64_t appended = s->writer.next_offset - s->checkpoint_at;
+
+    return s->changed &&
+           (!s->served || appended >= s->options.checkpoint_bytes ||
+            now - s->checkpoint_time >= s->options.checkpoint_ns);
 }
 
 int coroutine_fn ttj_level(BlockDriverState *bs)

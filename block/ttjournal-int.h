@@ -131,7 +131,7 @@ typedef struct BDRVTtjournalState {
      * journal, before a flush counts.
      */
     bool disk_doubtful;
-    bool settling; /* the disk is held while data is pending: ttj_child_perm */
+    bool settling; /* ttj_child_perm() has kept what is to be given up then */
 
     /* The worker: a coroutine while there is something to do */
     bool running; /* from the session's start to its end */
@@ -223,6 +223,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
  */
 int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
                                              uint64_t seq);
+
+/* May the disk have to be written? Called with lock held. */
+bool ttj_unsettled(BDRVTtjournalState *s);
 
 /* Starts the worker if there is something to do. Called with lock held. */
 void ttj_kick(BlockDriverState *bs);

@@ -486,6 +486,12 @@ typedef enum TTJAction {
     TTJ_TELL,       /* a frame that says how far the journal is durable */
 } TTJAction;
 
+bool ttj_unsettled(BDRVTtjournalState *s)
+{
+    return s->pending &&
+           (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed);
+}
+
 /* What is older than half of max_pending_ns to max_pending_ns is aged. */
 static void ttj_age(BDRVTtjournalState *s, int64_t now)
 {
@@ -621,7 +627,7 @@ static void coroutine_fn ttj_worker(void *opaque)
     }
     s->working = false;
     ttj_arm(s, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
-    if (s->settling && tt_pending_empty(s->pending)) {
+    if (s->settling && !ttj_unsettled(s)) {
         s->settling = false;
         bdrv_inc_in_flight(bs);
         aio_bh_schedule_oneshot(qemu_get_aio_context(), ttj_settled_bh, bs);

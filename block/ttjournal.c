@@ -332,12 +332,14 @@ static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->settling = s->pending && !tt_pending_empty(s->pending);
-    }
-    if (s->settling) {
-        /* the last parent may leave before the disk has everything */
-        *nperm |= BLK_PERM_WRITE;
-        *nshared &= ~BLK_PERM_CONSISTENT_READ;
+        s->settling = ttj_unsettled(s);
+        if (s->settling) {
+            /* the last parent may leave before the disk has everything */
+            *nperm |= BLK_PERM_WRITE;
+        }
+        if (s->pending && !tt_pending_empty(s->pending)) {
+            *nshared &= ~BLK_PERM_CONSISTENT_READ;
+        }
     }
     if (!QLIST_EMPTY(&bs->parents)) {
         if (perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {

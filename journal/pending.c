@@ -442,12 +442,11 @@ static void become_durable(struct tt_pending *p, struct version *v)
 
             if (gap) {
                 TAILQ_INSERT_TAIL(&p->order, gap, link);
-            } else if (last) {
-                /* no memory: a neighbour's turn, which is earlier, will do */
-                last->end = gap_end;
             } else {
-                assert(x);
-                x->start = at;
+                /* no memory: a neighbour's turn, which is earlier, will do;
+                 * the first gap has an extent set aside */
+                assert(last);
+                last->end = gap_end;
             }
         }
         if (!x) {

@@ -540,11 +540,84 @@ START_TEST(no_memory)
 }
 END_TEST
 
+/* Gaps between what it replaces take their neighbours' turns then. */
+START_TEST(no_memory_for_gaps)
+{
+    static unsigned count[130];
+    struct sim_world world;
+    unsigned n = sizeof(count) / sizeof(count[0]), i;
+
+    sim_world_init(&world, 1);
+    malloc_world = &world;
+    begin();
+    memset(count, 0, sizeof(count));
+    for (i = 1; i < n; i++) {
+        ck_assert(tt_pending_add(p, i, TT_KIND_WRITE, 0, 2 * i * S, S, bytes[0],
+                                 &count[i]));
+    }
+    tt_pending_durable(p, n - 1);
+    ck_assert(tt_pending_add(p, n, TT_KIND_WRITE, 0, S, 2 * n * S, bytes[1],
+                             &count[0]));
+    malloc_failures = 0;
+    malloc_fails = 100; /* for check, too */
+    tt_pending_durable(p, n);
+    malloc_fails = 0;
+    ck_assert_uint_gt(malloc_failures, 0);
+    for (i = 1; i < n; i++) {
+        ck_assert_uint_eq(count[i], 1);
+    }
+    level(0);
+    take(&w1, 1, 2 * n + 1, 1);
+    part(&w1, 0, 1, 0, 2 * n);
+    tt_pending_written(p, &w1);
+    ck_assert_uint_eq(count[0], 1);
+    end(0);
+}
+END_TEST
+
+/* Undurable versions until no more extents are there than are set aside */
+static void use_up_spares(unsigned first)
+{
+    for (unsigned seq = first; seq < 60; seq++) {
+        add(seq, seq * 100, seq * 100 + 8);
+    }
+    add(60, first * 100 + 4, first * 100 + 5);
+}
+
+/* More than what was refused inherits its turn then. */
+START_TEST(no_memory_to_inherit)
+{
+    struct sim_world world;
+
+    sim_world_init(&world, 1);
+    malloc_world = &world;
+    begin();
+    added_durable(1, 8, 16);
+    take(&w1, 8, 16, 1);
+    added_durable(2, 0, 24);
+    use_up_spares(3);
+    malloc_failures = 0;
+    malloc_fails = 100; /* for check, too */
+    tt_pending_refused(p, &w1);
+    malloc_fails = 0;
+    ck_assert_uint_gt(malloc_failures, 0);
+    level(0);
+    take(&w1, 0, 24, 1);
+    part(&w1, 0, 2, 0, 24);
+    tt_pending_written(p, &w1);
+    level(2);
+    tt_pending_durable(p, 60);
+    while (tt_pending_take(p, &w1)) {
+        tt_pending_written(p, &w1);
+    }
+    end(60);
+}
+END_TEST
+
 /* What is written lies within what reads find, with no extent to spare. */
 START_TEST(no_memory_to_split)
 {
     struct sim_world world;
-    unsigned seq;
 
     sim_world_init(&world, 1);
     malloc_world = &world;
@@ -554,10 +627,7 @@ START_TEST(no_memory_to_split)
     added_durable(2, 8, 16);
     added_durable(3, 0, 24);
     take(&w2, 8, 24, 1);
-    for (seq = 4; seq < 60; seq++) {
-        add(seq, seq * 100, seq * 100 + 8);
-    }
-    add(60, 404, 405);
+    use_up_spares(4);
     malloc_fails = 100; /* for check, too */
     tt_pending_written(p, &w2);
     malloc_fails = 0;
@@ -1095,6 +1165,8 @@ int main(void)
                                    &many_parts,
                                    &trim,
                                    &no_memory,
+                                   &no_memory_for_gaps,
+                                   &no_memory_to_inherit,
                                    &no_memory_to_split,
                                    &at_random,
                                    NULL,
