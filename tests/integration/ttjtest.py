@@ -17,6 +17,7 @@ with TTJ_KEEP=1.
     TTJ_BUILD    where tools/ and nbd-plugin/ are (build)
     TTJ_SEED     repeats a run; each test prints its seed
     TTJ_LONG=1   the full figures
+    TTJ_TRACE=1  what each call to disks of PowerDisks was, beside their socket
 """
 import atexit
 import ctypes
@@ -335,11 +336,14 @@ class PowerDisks:
             self.daemon.kill()
         self.sock = self.t.path(f'power{self.t.number()}')
         self.control_sock = self.sock + 'c'
+        # each call, with offset and length
+        trace = bool(os.environ.get('TTJ_TRACE'))
         self.daemon = Daemon(
             self.t, 'nbdkit',
             [need('nbdkit'), '-f', '-t', '64', '-U', self.sock,
-             built('tests/integration/ttjcut.so'),
+             *['--filter=log'] * trace, built('tests/integration/ttjcut.so'),
              f'control={self.control_sock}',
+             *[f'logfile={self.sock}.calls'] * trace,
              *(f'{name}={path}' for name, path in self.files.items())],
             self.sock)
         self.control = self.new_control()
