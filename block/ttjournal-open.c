@@ -455,7 +455,11 @@ int coroutine_fn ttj_redo_again(BlockDriverState *bs)
     if (ret < 0) {
         ret = ttj_error(bs, ret, &local_err, &err);
     } else {
-        /* those that are still pending are written once more after this */
+        /* some of it is still pending, and was never captured */
+        ret = ttj_capture_redos(&st);
+    }
+    if (ret == 0) {
+        /* what is pending is written once more after this */
         ret = ttj_redo(&st, &local_err);
     }
     if (local_err) {

@@ -551,7 +551,8 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     }
     if (at < INT64_MAX) {
         at = MAX(at, s->retry_ns);
-        if (!timer_pending(s->timer) || timer_expire_time_ns(s->timer) > at) {
+        if (!timer_pending(s->timer) ||
+            timer_expire_time_ns(s->timer) > (uint64_t)at) {
             timer_mod_ns(s->timer, at);
         }
     }
