@@ -32,29 +32,23 @@
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
 
-/* Journal files grow in steps, so that not every append changes their size. */
-#define GROW_STEP (1 * MiB)
-
 /* ---- one append --------------------------------------------------------- */
 
-/* Makes room for [0, end); files grow, devices either have it or not. */
-static int coroutine_fn GRAPH_RDLOCK ttj_grow_journal(BlockDriverState *bs,
-                                                      uint64_t end)
+/*
+ * The guest's, or one of our own?  A PREIMAGE is taken before its WRITE is
+ * acknowledged, so it is the guest's.
+ */
+static TTJGrowFor ttj_append_for(const struct tt_append *a)
 {
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t length = bdrv_co_getlength(s->journal->bs);
-    int ret;
-
-    if (length < 0) {
-        return length;
+    for (unsigned i = 0; i < a->request_count; i++) {
+        switch (a->requests[i].kind) {
+        case TT_KIND_WRITE:
+        case TT_KIND_ZERO:
+        case TT_KIND_PREIMAGE:
+            return TTJ_GROW_FOR_GUEST;
+        }
     }
-    if (end <= (uint64_t)length) {
-        return 0;
-    }
-    ret = bdrv_co_truncate(s->journal, ROUND_UP(end, GROW_STEP), false,
-                           PREALLOC_MODE_OFF, 0, NULL);
-    /* A device that cannot grow is a full journal. */
-    return ret == -ENOTSUP || ret == -EINVAL ? -ENOSPC : ret;
+    return TTJ_GROW_FOR_US;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
@@ -64,7 +58,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
     QEMUIOVector qiov;
     int ret;
 
-    ret = ttj_grow_journal(bs, a->offset + a->length);
+    ret = ttj_grow(bs, a->offset + a->length, ttj_append_for(a));
     if (ret < 0) {
         return ret;
     }
@@ -106,6 +100,7 @@ ttj_commit_batch(BlockDriverState *bs, struct tt_append *ret_append)
     if (ret == 0) {
         tt_writer_commit(&s->writer, s->batch);
         s->checkpoint_wanted |= ret_append->starts_segment;
+        ttj_grow_later(bs);
     } else {
         tt_writer_failed(&s->writer, s->batch);
     }

@@ -52,8 +52,41 @@ typedef struct TTJCapture {
     QTAILQ_ENTRY(TTJCapture) next;
 } TTJCapture;
 
+/* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
+typedef enum TTJGrowFor {
+    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO, and a PREIMAGE that one waits for */
+    TTJ_GROW_FOR_US,    /* whatever makes good what was acknowledged */
+} TTJGrowFor;
+
+/* Room behind the journal's end; all but what says otherwise under its lock */
+typedef struct TTJGrowth {
+    CoMutex lock;    /* not held during I/O: growing or zeroing says who does */
+    CoQueue changed; /* growing or zeroing */
+    bool ahead_given;
+    uint64_t ahead;   /* how far room is made, and written, beyond the end */
+    uint64_t reserve; /* what the guest must leave; the driver may raise it */
+
+    bool known;     /* what follows */
+    bool is_file;   /* a local file, which grows by being written */
+    bool sparse;    /* it cannot allocate without writing */
+    uint64_t room;  /* the journal's size, as long as we alone change it */
+    uint64_t step;  /* how much room to try for next */
+    uint64_t reach; /* no append was granted that ends above this; 0: none */
+    bool growing;   /* the size is being changed */
+
+    uint64_t zeroed;  /* what lies between reach and this is written */
+    uint64_t zeroing; /* where a request that writes zeroes begins, or -1 */
+    /* Zeroing begins when half of it is used up and goes on until all is. */
+    bool filling;
+    bool stuck; /* zeroing has failed: not again before the size changes */
+    int64_t last_append; /* ms */
+    uint8_t *zeroes;
+    bool working; /* ttj_grow_later()'s coroutine runs; atomic */
+} TTJGrowth;
+
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
+    TTJGrowth growth;
 
     /*
      * Protects everything below but what says otherwise.  Not held during
@@ -162,6 +195,35 @@ int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
                                           int64_t bytes);
 int coroutine_fn GRAPH_RDLOCK
 ttj_captures_durable(BlockDriverState *bs, int64_t offset, int64_t bytes);
+
+/* ---- ttjournal-grow.c --------------------------------------------------- */
+
+/* Takes the option `ahead` out of @options. */
+int ttj_grow_options(BlockDriverState *bs, QDict *options, Error **errp);
+/* Once, before anything else but that */
+void ttj_grow_init(BDRVTtjournalState *s);
+/* A session has ended: nothing is in flight. */
+void ttj_grow_clear(BDRVTtjournalState *s);
+
+/*
+ * Before each append, which ends at @end: makes room for it.  0, -ENOSPC, or
+ * -errno.  Several may be called at once; an append that was granted may fail
+ * and be tried again.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs, uint64_t end,
+                                       TTJGrowFor who);
+
+/*
+ * While no append is under way nor wanted: one bounded step of writing zeroes
+ * behind the end.  0 if nothing is left to do before the next append;
+ * otherwise call it again in so many ms.  If that is 1, a step was taken: the
+ * caller flushes the journal, as it always does, for it alone knows what a
+ * flush that fails means.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_grow_idle(BlockDriverState *bs);
+
+/* After each append: does that in the background, until the next drain. */
+void coroutine_fn ttj_grow_later(BlockDriverState *bs);
 
 /* What is at hand from open to the first write */
 typedef struct TTJStart {

@@ -579,6 +579,7 @@ void ttj_init_state(BDRVTtjournalState *s)
     QTAILQ_INIT(&s->in_flight);
     QTAILQ_INIT(&s->refused);
     QTAILQ_INIT(&s->undurable);
+    ttj_grow_init(s);
 }
 
 /* Forgets the session; the node can start another. */
@@ -596,6 +597,7 @@ void ttj_free_state(BDRVTtjournalState *s)
         QTAILQ_REMOVE(&s->undurable, c, next);
         g_free(c);
     }
+    ttj_grow_clear(s);
     tt_writer_clear(&s->writer);
     tt_batch_free(s->batch);
     tt_blocks_free(s->captured);

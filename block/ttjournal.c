@@ -263,8 +263,8 @@ ttj_shrink(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
 
 /* What growth adds is zero from its RESIZE on: the disk is told to make it so. */
 static int coroutine_fn GRAPH_RDLOCK
-ttj_grow(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
-         BdrvRequestFlags flags, Error **errp)
+ttj_extend(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
+           BdrvRequestFlags flags, Error **errp)
 {
     BDRVTtjournalState *s = bs->opaque;
     int64_t old = s->writer.disk_size;
@@ -321,7 +321,7 @@ ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
         return -EINVAL;
     }
     return size < old ? ttj_shrink(bs, size, prealloc, flags, errp)
-                      : ttj_grow(bs, size, prealloc, flags, errp);
+                      : ttj_extend(bs, size, prealloc, flags, errp);
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -560,6 +560,10 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     int ret;
 
     ttj_init_state(s);
+    ret = ttj_grow_options(bs, options, errp);
+    if (ret < 0) {
+        return ret;
+    }
     ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
     if (ret < 0) {
         return ret;
