@@ -74,6 +74,22 @@ static int file_read(void *opaque, uint64_t offset, void *buf, size_t length)
     return 0;
 }
 
+/* What was only allocated is a hole to the system, as long as it is zero. */
+static uint64_t file_next_data(void *opaque, uint64_t offset)
+{
+    struct tt_file *f = opaque;
+    off_t data;
+
+    if (offset > INT64_MAX) {
+        return offset;
+    }
+    data = lseek(f->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0) {
+        return errno == ENXIO ? UINT64_MAX : offset;
+    }
+    return (uint64_t)data;
+}
+
 static int open_quietly(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOATIME | O_NONBLOCK);
@@ -119,7 +135,11 @@ int tt_file_open(const char *path, struct tt_file **ret, struct tt_error *err)
         free(f);
         return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
     }
-    f->source = (struct tt_source){ .read = file_read, .opaque = f };
+    f->source = (struct tt_source){
+        .read = file_read,
+        .opaque = f,
+        .next_data = file_next_data,
+    };
     f->fd = open_quietly(path);
     if (f->fd < 0) {
         r = os_fail(err, path, "cannot be opened");
@@ -143,7 +163,12 @@ void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size)
     *f = (struct tt_file){
         .fd = fd,
         .path = (char *)path,
-        .source = { .read = file_read, .opaque = f, .size = size },
+        .source = {
+            .read = file_read,
+            .opaque = f,
+            .size = size,
+            .next_data = file_next_data,
+        },
     };
 }
 
