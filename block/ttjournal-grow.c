@@ -312,6 +312,7 @@ ttj_grow_zero(BlockDriverState *bs, uint64_t from, uint64_t to, uint64_t target)
     }
     ret = bdrv_co_pwritev(s->journal, from, qiov.size, &qiov, 0);
     qemu_iovec_destroy(&qiov);
+    g->zeroes_written += ret < 0 ? 0 : to - from;
     return ret < 0 ? ret : (int64_t)to;
 }
 
@@ -385,6 +386,18 @@ int coroutine_fn ttj_grow_idle(BlockDriverState *bs)
     qemu_co_queue_restart_all(&g->changed);
     qemu_co_mutex_unlock(&g->lock);
     return ret < 0 ? 0 : 1;
+}
+
+/* A scan need not read what is only allocated. */
+uint64_t ttj_next_data(void *opaque, uint64_t offset)
+{
+    BlockDriverState *bs = opaque;
+    BDRVTtjournalState *s = bs->opaque;
+    int64_t pnum = 0;
+    int ret = bdrv_block_status_above(s->journal->bs, NULL, offset, 1 * GiB,
+                                      &pnum, NULL, NULL);
+
+    return ret >= 0 && (ret & BDRV_BLOCK_ZERO) ? offset + pnum : offset;
 }
 
 /* ---- the worker ------------------------------------------------------------ */

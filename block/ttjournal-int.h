@@ -79,7 +79,8 @@ typedef struct TTJGrowth {
     /* Zeroing begins when half of it is used up and goes on until all is. */
     bool filling;
     bool stuck; /* zeroing has failed: not again before the size changes */
-    int64_t last_append; /* ms */
+    int64_t last_append;     /* ms */
+    uint64_t zeroes_written; /* bytes, for whoever counts */
     uint8_t *zeroes;
     bool working; /* ttj_grow_later()'s coroutine runs; atomic */
 } TTJGrowth;
@@ -221,6 +222,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs, uint64_t end,
  * flush that fails means.
  */
 int coroutine_fn GRAPH_RDLOCK ttj_grow_idle(BlockDriverState *bs);
+
+/* tt_source.next_data of the journal; @opaque is the filter's node. */
+uint64_t ttj_next_data(void *opaque, uint64_t offset);
 
 /* After each append: does that in the background, until the next drain. */
 void coroutine_fn ttj_grow_later(BlockDriverState *bs);

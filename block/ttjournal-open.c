@@ -165,6 +165,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
         .read = ttj_read_journal,
         .opaque = bs,
         .size = journal_size,
+        .next_data = ttj_next_data,
     };
     if (journal_size == 0 && s->recording) {
         ret = ttj_initialise(st, disk_size, errp);
