@@ -211,7 +211,7 @@ class Recorder:
 
     def __init__(self, t, disk, journal, fmt='raw', env=None, connections=16,
                  extra=(), disk_node=None, journal_node=None, wait=True,
-                 nbd=True, iothread=False):
+                 nbd=True, iothread=False, options=''):
         disk_node = disk_node or f'driver=file,filename={disk}'
         journal_node = journal_node or f'driver=file,filename={journal}'
         n = t.number()
@@ -231,7 +231,7 @@ class Recorder:
             '--blockdev', f'driver={fmt},node-name=r,file=f,discard=unmap',
             '--blockdev', f'{journal_node},node-name=j',
             '--blockdev', 'driver=ttjournal,node-name=d,file=r,journal=j,'
-                          'discard=unmap',
+                          f'discard=unmap{"," if options else ""}{options}',
             '--nbd-server', f'addr.type=unix,addr.path={self.sock},'
                             f'max-connections={connections}',
             *extra, *(['--export', export] if nbd else [])]
