@@ -379,6 +379,7 @@ int coroutine_fn ttj_grow_idle(BlockDriverState *bs)
         g->zeroing = NO_ZEROING;
         if (ret > 0) {
             g->zeroed = ret;
+            g->filling = g->zeroed < target;
         }
     }
     /* It is no one's request that failed; an append that grows tries again. */
