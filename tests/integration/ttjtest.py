@@ -211,7 +211,7 @@ class Recorder:
 
     def __init__(self, t, disk, journal, fmt='raw', env=None, connections=16,
                  extra=(), disk_node=None, journal_node=None, wait=True,
-                 nbd=True, iothread=False, options='', objects=()):
+                 nbd=True, iothread=False, options=''):
         disk_node = disk_node or f'driver=file,filename={disk}'
         journal_node = journal_node or f'driver=file,filename={journal}'
         n = t.number()
@@ -227,7 +227,6 @@ class Recorder:
             qemu('qemu-storage-daemon'),
             '--chardev', f'socket,id=q,path={self.qmp_sock},server=on,wait=off',
             '--monitor', 'chardev=q',
-            *(x for o in objects for x in ('--object', o)),
             '--blockdev', f'{disk_node},node-name=f,discard=unmap',
             '--blockdev', f'driver={fmt},node-name=r,file=f,discard=unmap',
             '--blockdev', f'{journal_node},node-name=j',
