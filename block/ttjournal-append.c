@@ -29,9 +29,6 @@
 
 #include "ttjournal-int.h"
 
-/* Journal files grow in steps, so that not every append changes their size. */
-#define GROW_STEP (1 * MiB)
-
 /* ---- bytes --------------------------------------------------------------- */
 
 TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes)
@@ -138,31 +135,31 @@ void ttj_frames_clear(BDRVTtjournalState *s)
 
 /* ---- one append ---------------------------------------------------------- */
 
-/* Makes room for [0, end); files grow, devices either have it or not. */
-static int coroutine_fn GRAPH_RDLOCK ttj_grow_journal(BlockDriverState *bs,
-                                                      uint64_t end)
+/* The guest's, or what makes good what it was told already? */
+static TTJGrowFor ttj_entry_for(const TTJEntry *e)
 {
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t length = bdrv_co_getlength(s->journal->bs);
-    int ret;
-
-    if (length < 0) {
-        return length;
-    }
-    if (end <= (uint64_t)length) {
-        return 0;
-    }
-    ret = bdrv_co_truncate(s->journal, ROUND_UP(end, GROW_STEP), false,
-                           PREALLOC_MODE_OFF, 0, NULL);
-    /* A device that cannot grow is a full journal. */
-    return ret == -ENOTSUP || ret == -EINVAL ? -ENOSPC : ret;
+    return e->req.kind == TT_KIND_WRITE || e->req.kind == TT_KIND_ZERO
+               ? TTJ_GROW_FOR_GUEST
+               : TTJ_GROW_FOR_US;
 }
 
-static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
-                                                     TTJFrame *f)
+static TTJGrowFor ttj_entries_for(const TTJEntries *entries)
+{
+    TTJEntry *e;
+
+    QSIMPLEQ_FOREACH(e, entries, next) {
+        if (ttj_entry_for(e) == TTJ_GROW_FOR_GUEST) {
+            return TTJ_GROW_FOR_GUEST;
+        }
+    }
+    return TTJ_GROW_FOR_US;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_write_frame(BlockDriverState *bs, TTJFrame *f, TTJGrowFor who)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int ret = ttj_grow_journal(bs, f->offset + f->qiov.size);
+    int ret = ttj_grow(bs, f->offset + f->qiov.size, who);
 
     return ret < 0 ? ret
                    : bdrv_co_pwritev(s->journal, f->offset, f->qiov.size,
@@ -180,6 +177,7 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
 {
     BDRVTtjournalState *s = bs->opaque;
     uint64_t durable = s->writer.durable_seq;
+    TTJGrowFor who = ttj_entries_for(entries);
     TTJFrame *f;
     int ret = s->journal_error;
 
@@ -193,13 +191,18 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
         return -ENOMEM;
     }
     qemu_mutex_unlock(&s->lock);
-    ret = ttj_write_frame(bs, f);
+    ret = ttj_write_frame(bs, f, who);
     qemu_mutex_lock(&s->lock);
     if (ret < 0) {
+        s->full |= ret == -ENOSPC;
         tt_writer_failed(&s->writer, s->batch);
         ttj_frame_free(f);
         return ret;
     }
+    if (who == TTJ_GROW_FOR_GUEST) {
+        s->full = false;
+    }
+    s->room_wanted = true;
     tt_writer_commit(&s->writer, s->batch);
     QSIMPLEQ_INSERT_TAIL(&s->frames, f, next);
     s->frames_bytes += f->qiov.size;
@@ -267,13 +270,16 @@ static void ttj_add_note(BDRVTtjournalState *s, struct tt_flush_body *body)
 
 /*
  * Moves the first waiting records that fit one frame to @ret_taken and to
- * batch, behind a FLUSH if @note.  Drops the lock while they are hashed.
+ * batch, behind a FLUSH if @note.  In a full journal what the guest wants does
+ * not go with what the driver itself needs to record, for which room is kept.
+ * Drops the lock while they are hashed.
  */
 static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
                            TTJEntries *ret_taken)
 {
     struct tt_flush_body body = { .covered_seq = tt_put64(note) };
     TTJEntries waiting = QSIMPLEQ_HEAD_INITIALIZER(waiting);
+    bool apart = s->full;
     TTJEntry *e;
 
     QSIMPLEQ_CONCAT(&waiting, &s->queue);
@@ -282,7 +288,10 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
     if (note) {
         ttj_add_note(s, &body);
     }
-    while ((e = QSIMPLEQ_FIRST(&waiting)) && tt_batch_add(s->batch, &e->req)) {
+    while ((e = QSIMPLEQ_FIRST(&waiting)) &&
+           (!apart || QSIMPLEQ_EMPTY(ret_taken) ||
+            ttj_entry_for(e) == ttj_entries_for(ret_taken)) &&
+           tt_batch_add(s->batch, &e->req)) {
         QSIMPLEQ_REMOVE_HEAD(&waiting, next);
         QSIMPLEQ_INSERT_TAIL(ret_taken, e, next);
     }
@@ -357,6 +366,9 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
         if (ret == 0) {
             e->seq = seq++;
             e->frame_offset = a.offset;
+            if (e->req.kind != TT_KIND_DURABLE) {
+                s->said_seq = e->seq;
+            }
         }
         ttj_entry_done(bs, e);
         if (--e->waiter->left == 0) {
@@ -529,4 +541,15 @@ int coroutine_fn ttj_make_durable(BlockDriverState *bs, uint64_t seq)
     ret = s->writer.durable_seq < seq ? s->journal_error : 0;
     qemu_mutex_unlock(&s->lock);
     return ret;
+}
+
+int coroutine_fn ttj_flush_ahead(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    if (!s->flushing && !s->journal_error) {
+        ttj_flush_journal(bs);
+    }
+    return s->journal_error;
 }

@@ -62,6 +62,38 @@ typedef struct TTJFrame {
     QSIMPLEQ_ENTRY(TTJFrame) next;
 } TTJFrame;
 
+/* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
+typedef enum TTJGrowFor {
+    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO */
+    TTJ_GROW_FOR_US,    /* whatever makes good what was acknowledged */
+} TTJGrowFor;
+
+/* Room behind the journal's end; all but what says otherwise under its lock */
+typedef struct TTJGrowth {
+    CoMutex lock;    /* not held during I/O: growing or zeroing says who does */
+    CoQueue changed; /* growing or zeroing */
+    bool ahead_given;
+    uint64_t ahead;   /* how far room is made, and written, beyond the end */
+    uint64_t reserve; /* what the guest must leave; the driver may raise it */
+
+    bool known;     /* what follows */
+    bool is_file;   /* a local file, which grows by being written */
+    bool sparse;    /* it cannot allocate without writing */
+    uint64_t room;  /* the journal's size, as long as we alone change it */
+    uint64_t step;  /* how much room to try for next */
+    uint64_t reach; /* no append was granted that ends above this; 0: none */
+    bool growing;   /* the size is being changed */
+
+    uint64_t zeroed;  /* what lies between reach and this is written */
+    uint64_t zeroing; /* where a request that writes zeroes begins, or -1 */
+    /* Zeroing begins when half of it is used up and goes on until all is. */
+    bool filling;
+    bool stuck; /* zeroing has failed: not again before the size changes */
+    int64_t last_append;     /* ms */
+    uint64_t zeroes_written; /* bytes, for whoever counts */
+    uint8_t *zeroes;
+} TTJGrowth;
+
 /* What the user chooses; see BlockdevOptionsTtjournal. */
 typedef struct TTJOptions {
     bool lazy; /* a guest's flush waits for the journal alone */
@@ -73,6 +105,7 @@ typedef struct TTJOptions {
 
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
+    TTJGrowth growth;
 
     TTJOptions options; /* changed by a reopen alone, which drains */
 
@@ -105,9 +138,13 @@ typedef struct BDRVTtjournalState {
     CoQueue append_idle;    /* flushers that need appending for themselves */
     QSIMPLEQ_HEAD(, TTJFrame) frames; /* complete, not durable, in order */
     uint64_t frames_bytes;
-    bool flushing;       /* one flush of the journal at a time */
-    CoQueue flushed;     /* until flushing ends */
-    uint8_t *zeroes;     /* TT_ALIGNMENT_MAX bytes, constant */
+    bool flushing;   /* one flush of the journal at a time */
+    CoQueue flushed; /* until flushing ends */
+    uint8_t *zeroes; /* TT_ALIGNMENT_MAX bytes, constant */
+    bool full;           /* the last append for the guest found no room */
+    bool room_wanted;    /* ttj_grow_idle() may have something to do */
+    int64_t room_ns;     /* but not before */
+    uint64_t said_seq;   /* of the last record that is worth being durable */
     uint64_t told_seq;   /* durable_seq of the newest complete frame */
     int64_t appended_ns; /* when that was complete; monotonic */
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
@@ -192,6 +229,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e,
 int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
                                                uint64_t seq);
 
+/* Flushes the journal if nobody is doing so. */
+int coroutine_fn GRAPH_RDLOCK ttj_flush_ahead(BlockDriverState *bs);
+
 /* The last record whose frame is complete */
 uint64_t ttj_last_seq(BDRVTtjournalState *s);
 
@@ -203,6 +243,35 @@ uint64_t ttj_last_seq(BDRVTtjournalState *s);
 int coroutine_fn GRAPH_RDLOCK ttj_still_here(BlockDriverState *bs);
 
 void ttj_frames_clear(BDRVTtjournalState *s);
+
+/* ---- ttjournal-grow.c --------------------------------------------------- */
+
+/* Takes the option `ahead` out of @options. */
+int ttj_grow_options(BlockDriverState *bs, QDict *options, Error **errp);
+/* Once, before anything else but that */
+void ttj_grow_init(BDRVTtjournalState *s);
+/* A session has ended: nothing is in flight. */
+void ttj_grow_clear(BDRVTtjournalState *s);
+
+/*
+ * Before each append, which ends at @end: makes room for it.  0, -ENOSPC, or
+ * -errno.  Several may be called at once; an append that was granted may fail
+ * and be tried again.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs, uint64_t end,
+                                       TTJGrowFor who);
+
+/*
+ * While no append is under way nor wanted: one bounded step of writing zeroes
+ * behind the end.  0 if nothing is left to do before the next append;
+ * otherwise call it again in so many ms.  If that is 1, a step was taken: the
+ * caller flushes the journal, as it always does, for it alone knows what a
+ * flush that fails means.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_grow_idle(BlockDriverState *bs);
+
+/* tt_source.next_data of the journal; @opaque is the filter's node. */
+uint64_t ttj_next_data(void *opaque, uint64_t offset);
 
 /* ---- ttjournal-writeback.c ---------------------------------------------- */
 

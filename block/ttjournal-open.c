@@ -163,6 +163,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
     }
     st->source = (struct tt_source){
         .read = ttj_read_journal,
+        .next_data = ttj_next_data,
         .opaque = bs,
         .size = journal_size,
     };
@@ -438,7 +439,9 @@ int coroutine_fn ttj_redo_again(BlockDriverState *bs)
     uint64_t last;
     int ret;
 
-    st.source = (struct tt_source){ .read = ttj_read_journal, .opaque = bs };
+    st.source = (struct tt_source){ .read = ttj_read_journal,
+                                    .next_data = ttj_next_data,
+                                    .opaque = bs };
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         while (s->appending) {
             qemu_co_queue_wait(&s->append_idle, &s->lock);
@@ -614,6 +617,7 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
 void ttj_init_state(BDRVTtjournalState *s)
 {
     qemu_mutex_init(&s->lock);
+    ttj_grow_init(s);
     qemu_co_rwlock_init(&s->resize_lock);
     qemu_co_mutex_init(&s->level_lock);
     qemu_co_mutex_init(&s->capture_lock);
@@ -634,6 +638,7 @@ void ttj_destroy_state(BDRVTtjournalState *s)
 /* Forgets the session; the node can start another. */
 void ttj_free_state(BDRVTtjournalState *s)
 {
+    ttj_grow_clear(s);
     ttj_frames_clear(s);
     tt_pending_free(s->pending);
     tt_writer_clear(&s->writer);
@@ -646,10 +651,10 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->batch = NULL;
     s->captured = s->unmapped = NULL;
     s->zeroes = NULL;
-    s->recording = s->running = false;
+    s->recording = s->running = s->full = s->room_wanted = false;
     s->journal_error = s->disk_error = 0;
     s->disk_doubtful = s->changed = s->settling = false;
-    s->note_seq = s->told_seq = s->capture_seq = s->level_seq = 0;
+    s->note_seq = s->told_seq = s->said_seq = s->capture_seq = s->level_seq = 0;
     s->aged_seq = s->young_seq = 0;
     s->map_prev = s->map_ranges = s->whole_ranges = 0;
     s->map_links = 0;

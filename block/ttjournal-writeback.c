@@ -39,6 +39,9 @@
 /* So long after the last append nothing else is going on. */
 #define IDLE_NS (100 * SCALE_MS)
 
+/* So long after it room is made for the next. */
+#define QUIET_NS (20 * SCALE_MS)
+
 /* What was acknowledged is durable after this, also without a flush. */
 #define UNDURABLE_NS (1000 * SCALE_MS)
 
@@ -484,6 +487,7 @@ typedef enum TTJAction {
     TTJ_WRITE,      /* a round */
     TTJ_CHECKPOINT, /* and the flush of the disk before it */
     TTJ_TELL,       /* a frame that says how far the journal is durable */
+    TTJ_ROOM,       /* for what comes next */
 } TTJAction;
 
 bool ttj_unsettled(BDRVTtjournalState *s)
@@ -500,6 +504,12 @@ static void ttj_age(BDRVTtjournalState *s, int64_t now)
         s->young_seq = ttj_last_seq(s);
         s->young_ns = now;
     }
+}
+
+/* Is there something durable that no frame has said to be so? */
+static bool ttj_untold(BDRVTtjournalState *s)
+{
+    return s->note_seq || s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
 }
 
 static TTJAction ttj_next_action(BDRVTtjournalState *s, int64_t now)
@@ -528,9 +538,12 @@ static TTJAction ttj_next_action(BDRVTtjournalState *s, int64_t now)
     if (ttj_checkpoint_due(s, now)) {
         return TTJ_CHECKPOINT;
     }
-    if (idle && (s->note_seq || s->told_seq < s->writer.durable_seq) &&
-        !s->appending) {
+    if (idle && ttj_untold(s) && !s->appending) {
         return TTJ_TELL;
+    }
+    if (s->room_wanted && !s->appending && now >= s->room_ns &&
+        now - s->appended_ns >= QUIET_NS) {
+        return TTJ_ROOM;
     }
     return TTJ_NOTHING;
 }
@@ -543,8 +556,9 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     if (!s->timer) {
         return;
     }
-    if (!tt_pending_empty(s->pending) || s->note_seq ||
-        s->told_seq < s->writer.durable_seq) {
+    if (s->room_wanted) {
+        at = MAX(now + QUIET_NS, s->room_ns);
+    } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
     } else if (s->changed) {
         at = s->checkpoint_time + s->options.checkpoint_ns;
@@ -564,6 +578,20 @@ static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
     TTJEntry e = { .req.kind = TT_KIND_DURABLE };
 
     return ttj_append(bs, &e, 1);
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_make_room(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int wait_ms = ttj_grow_idle(bs);
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->room_wanted = wait_ms > 0;
+        s->room_ns =
+            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + wait_ms * SCALE_MS;
+    }
+    /* what the file system has to commit for it does not wait for a guest */
+    return wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
@@ -589,6 +617,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
         return ttj_checkpoint(bs, 0);
     case TTJ_TELL:
         return ttj_tell(bs);
+    case TTJ_ROOM:
+        return ttj_make_room(bs);
     case TTJ_NOTHING:
         break;
     }

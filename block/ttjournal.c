@@ -460,6 +460,10 @@ static int ttj_open_children(BlockDriverState *bs, QDict *options, Error **errp)
     if (!ttj_parse_options(options, &s->options, errp)) {
         return -EINVAL;
     }
+    ret = ttj_grow_options(bs, options, errp);
+    if (ret < 0) {
+        return ret;
+    }
     ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
     if (ret < 0) {
         return ret;

@@ -108,6 +108,14 @@ static uint64_t live_bytes(const struct info *info)
                : 0;
 }
 
+/* Room behind the end of history: no part of it, whatever lies there */
+static uint64_t made_ahead(const struct info *info)
+{
+    uint64_t size = info->j->file->source.size;
+
+    return size > info->end->end_offset ? size - info->end->end_offset : 0;
+}
+
 static const char *kind_at(size_t slot, char buf[static 16])
 {
     return slot == 0 ? "unknown" : record_kind((uint16_t)slot, buf);
@@ -132,6 +140,7 @@ static void text_header(const struct info *info)
     printf("%-18s %s\n", "uuid", uuid);
     printf("%-18s %s\n", "created", tt_time_format(s->created, buf));
     line_size("journal size", info->j->file->source.size);
+    line_size("made ahead", made_ahead(info));
     line_size("disk size", info->disk_size);
     line_size("segment size", s->segment_size);
     printf("%-18s %u bytes\n", "alignment", s->alignment);
@@ -339,6 +348,8 @@ static void json_header(JsonBuilder *b, const struct info *info)
     json_string(b, "uuid", uuid);
     json_time(b, "created", s->created);
     json_int(b, "journal_size", info->j->file->source.size);
+    json_int(b, "end_offset", info->end->end_offset);
+    json_int(b, "ahead_bytes", made_ahead(info));
     json_int(b, "disk_size", info->disk_size);
     json_int(b, "segment_size", s->segment_size);
     json_int(b, "alignment", s->alignment);

@@ -54,7 +54,20 @@ struct tt_source {
     int (*read)(void *opaque, uint64_t offset, void *buf, size_t length);
     void *opaque;
     uint64_t size;
+    /*
+     * Where at or behind @offset is the first byte that need not be zero?
+     * @size or more if there is none.  It spares reading holes, and may be
+     * NULL, or return @offset, where nobody knows.
+     */
+    uint64_t (*next_data)(void *opaque, uint64_t offset);
 };
+
+/*
+ * How much at @offset, of @length at most, is certain to be zero: a multiple
+ * of @unit.
+ */
+uint64_t tt_source_zeroes(const struct tt_source *src, uint64_t offset,
+                          uint64_t length, uint64_t unit);
 
 /* ---- checksums --------------------------------------------------------- */
 

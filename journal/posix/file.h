@@ -38,13 +38,22 @@ int tt_write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset);
 
 /* ---- appending --------------------------------------------------------- */
 
+/* Room that is made in a new journal's file, and written with zeroes */
+struct tt_ahead {
+    uint64_t bytes;
+    /* May be NULL; false stops it, and nothing is created. */
+    bool (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque;
+};
+
 /*
  * Creates @path, which must not exist (or be a block device that begins with
- * zeroes), with mode 0600, owned by @uid:@gid where they are not -1, and makes
- * it durable.  Nothing is left behind on failure.
+ * zeroes, which is all room), with mode 0600, owned by @uid:@gid where they are
+ * not -1, and makes it durable.  Nothing is left behind on failure.
  */
 int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
-                      gid_t gid, struct tt_error *err);
+                      gid_t gid, const struct tt_ahead *ahead,
+                      struct tt_error *err);
 
 /*
  * A session of a tool: takes QEMU's image lock, recovers the journal's tail

@@ -53,6 +53,7 @@ static void pair_begin(struct pair *p, uint64_t seed)
 {
     uint8_t uuid[TT_UUID_SIZE] = { 1, 2, 3 };
     struct tt_super super;
+    const struct tt_ahead ahead = { 0 };
     struct tt_error err;
     int fd;
 
@@ -75,9 +76,9 @@ static void pair_begin(struct pair *p, uint64_t seed)
     close(fd);
     tt_super_init(&super, uuid, 4711, DISK, 512, 0);
     super.segment_size = 4 * TT_MIB;
-    ck_assert_msg(
-        tt_journal_create(p->journal, &super, (uid_t)-1, (gid_t)-1, &err) == 0,
-        "%s", err.message);
+    ck_assert_msg(tt_journal_create(p->journal, &super, (uid_t)-1, (gid_t)-1,
+                                    &ahead, &err) == 0,
+                  "%s", err.message);
 }
 
 static void pair_end(struct pair *p)
