@@ -414,13 +414,17 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
 
 /* ---- sets of blocks ---------------------------------------------------- */
 
-/* A sparse bitmap over bytes of a disk, in units of a power of two. */
+/*
+ * A set of blocks of a disk, in units of a power of two.  Memory follows what
+ * was added, and time what is asked for, however large the disk is.
+ */
 struct tt_blocks;
 
 struct tt_blocks *tt_blocks_new(uint32_t unit);
 void tt_blocks_free(struct tt_blocks *b);
 /* Ranges are widened (add) or narrowed (remove) to whole units.  False: out
- * of memory; the set is then as before or holds a part of the range. */
+ * of memory; the set is then as before or holds a part of the range.  (What
+ * cannot be removed for want of memory stays.) */
 bool tt_blocks_add(struct tt_blocks *b, uint64_t offset, uint64_t length);
 void tt_blocks_remove(struct tt_blocks *b, uint64_t offset, uint64_t length);
 /* Is the unit that holds @offset in the set?  *ret_run: how many bytes from
@@ -523,6 +527,17 @@ int tt_prove_sample(const struct tt_super *super, const struct tt_source *src,
  */
 int tt_redo_read(const struct tt_super *super, const struct tt_source *src,
                  const struct tt_redo *redo, void *buf, struct tt_error *err);
+
+/*
+ * The same for many: keeps the frame that was read last, for the redos of one
+ * frame follow each other in struct tt_recovery.  NULL: out of memory.
+ */
+struct tt_redo_reader;
+struct tt_redo_reader *tt_redo_reader_new(const struct tt_super *super,
+                                          const struct tt_source *src);
+void tt_redo_reader_free(struct tt_redo_reader *rr);
+int tt_redo_reader_read(struct tt_redo_reader *rr, const struct tt_redo *redo,
+                        void *buf, struct tt_error *err);
 
 /* A body longer than this goes to the payload, not inline. */
 #define TT_INLINE_MAX 4096u

@@ -34,6 +34,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -359,19 +360,48 @@ static int append_damages(struct tt_appender *a, struct tt_error *err)
     return 0;
 }
 
-/* What this session's frames are aligned to: never less than was used. */
+/* The physical sector of the medium that the journal lies on; 0: unknown. */
+static unsigned physical_sector(int fd)
+{
+    static const char *const places[] = { "queue", "../queue" };
+    struct stat st;
+    unsigned size;
+
+    if (ioctl(fd, BLKPBSZGET, &size) == 0) {
+        return size;
+    }
+    if (fstat(fd, &st) < 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        char path[128], line[32];
+
+        snprintf(path, sizeof(path),
+                 "/sys/dev/block/%u:%u/%s/physical_block_size",
+                 major(st.st_dev), minor(st.st_dev), places[i]);
+        read_line(path, line, sizeof(line));
+        if (sscanf(line, "%u", &size) == 1) {
+            return size;
+        }
+    }
+    return 0;
+}
+
+/*
+ * What this session's frames are aligned to: never less than was used, nor
+ * than what a power cut may tear at once.
+ */
 static uint32_t choose_alignment(const struct tt_appender *a)
 {
     const struct tt_scan *scan = &a->recovery.scan;
     uint32_t alignment = a->super.alignment;
-    unsigned physical;
+    unsigned physical = physical_sector(a->fd);
 
     if (!scan->empty && scan->last.alignment > alignment) {
         alignment = scan->last.alignment;
     }
-    if (ioctl(a->fd, BLKPBSZGET, &physical) == 0 && physical > alignment &&
-        physical <= TT_ALIGNMENT_MAX) {
-        alignment = physical;
+    while (alignment < physical && alignment < TT_ALIGNMENT_MAX) {
+        alignment *= 2;
     }
     return alignment;
 }

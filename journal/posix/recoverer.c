@@ -49,6 +49,7 @@ struct tt_recoverer {
     uint64_t size; /* of the disk once it is level */
     struct tt_recover_report report;
     uint8_t *buf; /* CAPTURES_MAX bytes */
+    struct tt_redo_reader *reader;
     /* while it runs: */
     const struct tt_recover_ops *ops;
     uint64_t done;
@@ -399,6 +400,7 @@ tt_recoverer_report(const struct tt_recoverer *r)
 void tt_recoverer_close(struct tt_recoverer *r)
 {
     if (r != NULL) {
+        tt_redo_reader_free(r->reader);
         tt_appender_free(r->a);
         tt_target_close(r->disk);
         free(r->buf);
@@ -700,6 +702,10 @@ static int redo_all(struct tt_recoverer *r, struct tt_error *err)
     struct tt_redo redo;
     int ret = 0;
 
+    r->reader = tt_redo_reader_new(&r->a->super, &r->a->reading.source);
+    if (r->reader == NULL) {
+        return out_of_memory(err);
+    }
     if (!r->dry_run && r->disk->size != r->size) {
         ret = tt_target_resize(r->disk, r->size, err);
     }
