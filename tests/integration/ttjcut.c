@@ -32,9 +32,12 @@
  *                                    export's cache so many in a hundred
  *                                    survive.  Answered when it has happened.
  *
+ *   leave                            connections made until now are dead: no
+ *                                    call of theirs happens or is answered
+ *
  * From a power cut on no call is answered.  Then kill the server, and start
- * another one: some versions of nbdkit abort when a client dies with several
- * requests under way, so one that survives them all cannot be had.
+ * another one: some versions of nbdkit abort when they answer a client that
+ * has died.  So before killing one, say "leave".
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -84,6 +87,11 @@ struct export
     unsigned survive; /* a cut, in percent */
 };
 
+struct connection {
+    struct export *e;
+    uint64_t left; /* as it was when the connection was made */
+};
+
 enum what { FAIL, HOLD, DELAY };
 
 struct rule {
@@ -103,6 +111,7 @@ static struct rule rules[RULES];
 static int rule_count;
 static uint64_t rules_cleared; /* how often: what waits for a rule looks here */
 static bool on = true;
+static uint64_t left;      /* how often clients were left to die */
 static uint64_t cut_after; /* calls until the cut; 0: none is planned */
 static uint64_t rng = 88172645463325252u;
 static char *control;
@@ -246,13 +255,17 @@ static void cut(void)
  * fail, or the power is cut before it.  Returns the errno to fail with, with
  * lock held.
  */
-static int begin(struct export *e, enum kind kind)
+static int begin(const struct connection *c, enum kind kind)
 {
+    struct export *e = c->e;
     uint64_t delay = 0, cleared;
     bool hold = false;
     int error = 0;
 
     pthread_mutex_lock(&lock);
+    while (c->left != left) {
+        pthread_cond_wait(&changed, &lock);
+    }
     e->calls[kind]++;
     if (cut_after && --cut_after == 0) {
         cut();
@@ -284,7 +297,7 @@ static int begin(struct export *e, enum kind kind)
         pthread_mutex_lock(&lock);
     }
     e->held++;
-    while (!on || (hold && cleared == rules_cleared)) {
+    while (!on || c->left != left || (hold && cleared == rules_cleared)) {
         pthread_cond_wait(&changed, &lock);
     }
     e->held--;
@@ -305,24 +318,24 @@ static int end(int error)
 static int ttjcut_pread(void *handle, void *buf, uint32_t count,
                         uint64_t offset, uint32_t flags)
 {
-    struct export *e = handle;
-    int error = begin(e, READ);
+    struct connection *c = handle;
+    int error = begin(c, READ);
 
     (void)flags;
     if (!error) {
-        memcpy(buf, e->cache + offset, count);
+        memcpy(buf, c->e->cache + offset, count);
     }
     return end(error);
 }
 
-static int change(struct export *e, enum kind kind, const void *buf,
+static int change(struct connection *c, enum kind kind, const void *buf,
                   uint32_t count, uint64_t offset, uint32_t flags)
 {
-    int error = begin(e, kind);
+    int error = begin(c, kind);
 
-    write_cache(e, offset, count, buf, error);
+    write_cache(c->e, offset, count, buf, error);
     if (!error && flags & NBDKIT_FLAG_FUA) {
-        flush_range(e, offset, count);
+        flush_range(c->e, offset, count);
     }
     return end(error);
 }
@@ -347,11 +360,11 @@ static int ttjcut_trim(void *handle, uint32_t count, uint64_t offset,
 
 static int ttjcut_flush(void *handle, uint32_t flags)
 {
-    struct export *e = handle;
-    int error = begin(e, FLUSH);
+    struct connection *c = handle;
+    int error = begin(c, FLUSH);
 
     (void)flags;
-    flush_cache(e, error);
+    flush_cache(c->e, error);
     return end(error);
 }
 
@@ -359,7 +372,7 @@ static int ttjcut_flush(void *handle, uint32_t flags)
 static int ttjcut_extents(void *handle, uint32_t count, uint64_t offset,
                           uint32_t flags, struct nbdkit_extents *extents)
 {
-    struct export *e = handle;
+    struct export *e = ((struct connection *)handle)->e;
     uint64_t at = offset & ~(uint64_t)4095, end_ = offset + count;
     int ret = 0;
 
@@ -386,16 +399,30 @@ static void *ttjcut_open(int readonly)
     (void)readonly;
     for (int i = 0; name && i < export_count; i++) {
         if (strcmp(exports[i].name, name) == 0) {
-            return &exports[i];
+            struct connection *c = malloc(sizeof(*c));
+
+            if (!c) {
+                nbdkit_error("out of memory");
+                return NULL;
+            }
+            pthread_mutex_lock(&lock);
+            *c = (struct connection){ .e = &exports[i], .left = left };
+            pthread_mutex_unlock(&lock);
+            return c;
         }
     }
     nbdkit_error("no export '%s'", name ? name : "");
     return NULL;
 }
 
+static void ttjcut_close(void *handle)
+{
+    free(handle);
+}
+
 static int64_t ttjcut_get_size(void *handle)
 {
-    return ((struct export *)handle)->size;
+    return ((struct connection *)handle)->e->size;
 }
 
 static int ttjcut_block_size(void *handle, uint32_t *minimum,
@@ -547,6 +574,8 @@ static const char *command(const char *line, FILE *out)
             flush_cache(&exports[n], false);
             evict(&exports[n]);
         }
+    } else if (strcmp(word, "leave") == 0) {
+        left++;
     } else if (strcmp(word, "seed") == 0) {
         /* the odd constant keeps small seeds apart, and the sum from 0 */
         rng = strtoull(rest, NULL, 10) * 2 * 11400714819323198485u + 1;
@@ -702,6 +731,7 @@ static struct nbdkit_plugin plugin = {
     .get_ready = ttjcut_get_ready,
     .after_fork = ttjcut_after_fork,
     .open = ttjcut_open,
+    .close = ttjcut_close,
     .get_size = ttjcut_get_size,
     .block_size = ttjcut_block_size,
     .can_write = yes,
