@@ -44,6 +44,8 @@ _Static_assert(TT_WRITEBACK_MAX >= TT_PAYLOAD_RECORD_MAX, "a WRITE is cut");
 /* Unused extents that are kept beyond those that are reserved */
 #define SLACK 64
 
+struct extent;
+
 struct version {
     TAILQ_ENTRY(version) link; /* in the queue, until it is durable */
     uint64_t seq;
@@ -51,18 +53,19 @@ struct version {
     uint64_t end; /* less than offset + length if the disk was shrunk */
     const uint8_t *data;
     void *owner;
-    unsigned refs; /* extents, and the queue */
+    struct extent *whole; /* all of it that is in newest, or NULL: not known */
+    unsigned refs;        /* extents, and the queue */
     uint16_t kind, flags;
 };
 
 struct extent {
+    uint64_t start, end; /* next to the node's pointers: a search needs both */
     RB_ENTRY(extent) node;
     union {
         /* durable: by oldest; flying: a request's first extent is in flights */
         TAILQ_ENTRY(extent) link;
         SLIST_ENTRY(extent) spare;
     };
-    uint64_t start, end;
     struct version *version;
     uint64_t oldest;
     uint64_t request_oldest; /* of a request, in its first extent */
@@ -187,6 +190,9 @@ static struct extent *find(const struct map *m, uint64_t offset)
 /* The next one, if it begins before @end */
 static struct extent *next_before(struct extent *x, uint64_t end)
 {
+    if (x->end >= end) {
+        return NULL;
+    }
     x = RB_NEXT(map, NULL, x);
     return x && x->start < end ? x : NULL;
 }
@@ -233,6 +239,7 @@ static struct extent *split(struct tt_pending *p, struct map *m,
     struct extent *rest;
 
     assert(offset > x->start && offset < end);
+    x->version->whole = m == &p->newest ? NULL : x->version->whole;
     x->end = offset;
     rest = new_extent(p, m, x->version, offset, end, x->oldest);
     if (!rest) {
@@ -252,6 +259,9 @@ static void drop(struct tt_pending *p, struct map *m, struct extent *x)
     RB_REMOVE(map, m, x);
     if (m == &p->durable) {
         TAILQ_REMOVE(&p->order, x, link);
+    }
+    if (v->whole == x) {
+        v->whole = NULL;
     }
     put_extent(p, x);
     unref(p, v);
@@ -359,7 +369,7 @@ bool tt_pending_add(struct tt_pending *p, uint64_t seq, uint16_t kind,
     cut(p, &p->newest, offset, v->end, NULL);
     x = new_extent(p, &p->newest, v, offset, v->end, 0);
     assert(x);
-    (void)x;
+    v->whole = x;
     settle(p);
     return true;
 }
@@ -373,19 +383,27 @@ static void leave_queue(struct tt_pending *p, struct version *v)
 
 /* ---- becoming durable -------------------------------------------------- */
 
-/* No extent of durable or flying reaches over @offset, unless it is covered. */
-static void cut_at(struct tt_pending *p, uint64_t offset)
+/*
+ * The first extent of durable or flying in [start, end), after those that
+ * reach over an end of it are cut there.
+ */
+static struct extent *cut_ends(struct tt_pending *p, struct map *m,
+                               uint64_t start, uint64_t end)
 {
-    struct map *maps[] = { &p->durable, &p->flying };
+    struct extent *first = find_before(m, start, end), *x, *next;
 
-    for (unsigned i = 0; i < 2; i++) {
-        struct extent *x = find(maps[i], offset);
-
-        if (x && x->start < offset && !x->covered) {
-            x = split(p, maps[i], x, offset);
-            assert(x);
-        }
+    if (first && first->start < start && !first->covered) {
+        first = split(p, m, first, start);
+        assert(first);
     }
+    for (x = first; x && x->end < end; x = next) {
+        next = next_before(x, end);
+    }
+    if (x && x->end > end && !x->covered) {
+        x = split(p, m, x, end);
+        assert(x);
+    }
+    return first;
 }
 
 /* The whole of @x is of @v now; it keeps its turn. */
@@ -407,16 +425,14 @@ static void become_durable(struct tt_pending *p, struct version *v)
     uint64_t at = v->offset, end = v->end;
     struct extent *x, *last = NULL;
 
-    /* first, because these must not fail for want of memory */
-    cut_at(p, at);
-    cut_at(p, end);
-
     /* what is in flight there has a newer one now: it need not come back */
-    for (x = find_before(&p->flying, at, end); x; x = next_before(x, end)) {
+    x = cut_ends(p, &p->flying, at, end);
+    for (; x; x = next_before(x, end)) {
         x->covered = true;
     }
 
-    x = find_before(&p->durable, at, end);
+    /* before the gaps are filled, which can do without memory */
+    x = cut_ends(p, &p->durable, at, end);
     while (at < end) {
         uint64_t gap_end = x ? x->start : end;
 
@@ -426,12 +442,11 @@ static void become_durable(struct tt_pending *p, struct version *v)
 
             if (gap) {
                 TAILQ_INSERT_TAIL(&p->order, gap, link);
-            } else if (last) {
-                /* no memory: a neighbour's turn, which is earlier, will do */
-                last->end = gap_end;
             } else {
-                assert(x);
-                x->start = at;
+                /* no memory: a neighbour's turn, which is earlier, will do;
+                 * the first gap has an extent set aside */
+                assert(last);
+                last->end = gap_end;
             }
         }
         if (!x) {
@@ -517,26 +532,21 @@ uint64_t tt_pending_level(const struct tt_pending *p, uint64_t last)
 
 /* ---- requests to the disk ---------------------------------------------- */
 
-static bool overlaps_flying(const struct tt_pending *p, const struct extent *x)
-{
-    return find_before(&p->flying, x->start, x->end);
-}
-
-/* May @x, next to @edge, be part of the same request? */
-static bool fits(const struct tt_pending *p, const struct extent *edge,
-                 const struct extent *x, struct tt_writeback *w)
+/* May @x, next to @edge, be part of the same request?  Then it counts. */
+static bool join(struct tt_writeback *w, const struct extent *edge,
+                 const struct extent *x)
 {
     const struct version *a = edge->version, *b = x->version;
+    uint64_t length = w->length + (x->end - x->start);
     unsigned parts = w->part_count + (w->kind == TT_KIND_WRITE && a != b);
 
     if (b->kind != w->kind ||
         (b->kind == TT_KIND_ZERO && b->flags != w->flags) ||
-        w->length + (x->end - x->start) > TT_WRITEBACK_MAX ||
-        parts > TT_WRITEBACK_PARTS || overlaps_flying(p, x)) {
+        length > TT_WRITEBACK_MAX || parts > TT_WRITEBACK_PARTS) {
         return false;
     }
     w->part_count = parts;
-    w->length += x->end - x->start;
+    w->length = length;
     return true;
 }
 
@@ -558,27 +568,33 @@ bool tt_pending_take(struct tt_pending *p, struct tt_writeback *ret)
 {
     struct extent *first, *last, *x, *next;
     const struct version *previous = NULL;
+    uint64_t from = 0, to = UINT64_MAX; /* between requests in flight */
     uint64_t end, oldest = UINT64_MAX;
 
     TAILQ_FOREACH(first, &p->order, link) {
-        if (!overlaps_flying(p, first)) {
+        if (!find_before(&p->flying, first->start, first->end)) {
             break;
         }
     }
     if (!first) {
         return false;
     }
+    x = find(&p->flying, first->start);
+    to = x ? x->start : to;
+    x = x ? RB_PREV(map, NULL, x) : RB_MAX(map, &p->flying);
+    from = x ? x->end : from;
+
     last = first;
     ret->kind = first->version->kind;
     ret->flags = ret->kind == TT_KIND_ZERO ? first->version->flags : 0;
     ret->length = first->end - first->start;
     ret->part_count = 1;
     while ((x = RB_NEXT(map, NULL, last)) && x->start == last->end &&
-           fits(p, last, x, ret)) {
+           x->end <= to && join(ret, last, x)) {
         last = x;
     }
     while ((x = RB_PREV(map, NULL, first)) && x->end == first->start &&
-           fits(p, first, x, ret)) {
+           x->start >= from && join(ret, first, x)) {
         first = x;
     }
 
@@ -605,36 +621,53 @@ bool tt_pending_take(struct tt_pending *p, struct tt_writeback *ret)
 }
 
 /*
- * The request's next extent, which leaves flying; NULL: that was the last.
- * They are found by their place, because requests do not overlap.
+ * The request's first extent: its others are found by their place, because
+ * requests do not overlap.
  */
-static struct extent *land(struct tt_pending *p, struct tt_writeback *w)
+static struct extent *land(struct tt_pending *p, const struct tt_writeback *w)
 {
-    struct extent *x =
-        find_before(&p->flying, w->offset, w->offset + w->length);
+    struct extent *x = w->in_flight;
 
-    if (x) {
-        if (x == w->in_flight) {
-            TAILQ_REMOVE(&p->flights, x, link);
-            w->in_flight = NULL;
-        }
-        assert(!w->in_flight);
-        RB_REMOVE(map, &p->flying, x);
-    }
+    assert(x && x->start == w->offset);
+    TAILQ_REMOVE(&p->flights, x, link);
     return x;
+}
+
+/* @x leaves flying; returns the next one of the request, or NULL. */
+static struct extent *land_next(struct tt_pending *p,
+                                const struct tt_writeback *w, struct extent *x)
+{
+    struct extent *next = next_before(x, w->offset + w->length);
+
+    RB_REMOVE(map, &p->flying, x);
+    return next;
+}
+
+/* What newest has of @v in [start, end) is on the disk. */
+static void leave_newest(struct tt_pending *p, struct version *v,
+                         uint64_t start, uint64_t end)
+{
+    struct extent *x = v->whole;
+
+    if (x && x->start >= start && x->end <= end) {
+        drop(p, &p->newest, x);
+    } else {
+        cut(p, &p->newest, start, end, v);
+    }
 }
 
 void tt_pending_written(struct tt_pending *p, struct tt_writeback *w)
 {
-    struct extent *x;
+    struct extent *x, *next;
 
-    while ((x = land(p, w))) {
+    for (x = land(p, w); x; x = next) {
         struct version *v = x->version;
         uint64_t start = x->start, end = x->end;
 
+        next = land_next(p, w, x);
         /* first, so that there is one to spare */
         put_extent(p, x);
-        cut(p, &p->newest, start, end, v);
+        leave_newest(p, v, start, end);
         unref(p, v);
     }
     settle(p);
@@ -683,9 +716,10 @@ static void inherit(struct tt_pending *p, uint64_t start, uint64_t end,
 
 void tt_pending_refused(struct tt_pending *p, struct tt_writeback *w)
 {
-    struct extent *x;
+    struct extent *x, *next;
 
-    while ((x = land(p, w))) {
+    for (x = land(p, w); x; x = next) {
+        next = land_next(p, w, x);
         if (x->covered) {
             struct version *v = x->version;
             uint64_t start = x->start, end = x->end, oldest = x->oldest;

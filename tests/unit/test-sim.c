@@ -11,8 +11,8 @@
  *   test-sim                 TTJ_CRASHES crash points (1000000), from TTJ_SEED
  *   test-sim SEED            this run
  *
- * A run that fails is made shorter, step by step, as long as it still fails,
- * and printed.
+ * A run that fails is made shorter, step by step, as long as it still fails and
+ * for TTJ_SHRINK seconds at most, and printed.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -29,7 +29,7 @@
 #define JOURNAL_FULL (3u << 20)
 #define CRASHES_IN_A_ROW 5
 #define SHRINK_FORKS 30
-#define SHRINK_SECONDS 20
+#define SHRINK_SECONDS 20 /* or what TTJ_SHRINK says */
 
 static struct model model;
 static struct sim line, branch;
@@ -172,6 +172,13 @@ static int run(struct history *h, bool forks)
     return ret;
 }
 
+static uint64_t env_number(const char *name, uint64_t otherwise)
+{
+    const char *s = getenv(name);
+
+    return s && *s ? strtoull(s, NULL, 0) : otherwise;
+}
+
 static double seconds(void)
 {
     struct timespec t;
@@ -214,7 +221,7 @@ static void leave_out(const struct history *h, unsigned from, unsigned count,
 
 static void make_shorter(struct history *h, const char *problem)
 {
-    double end = seconds() + SHRINK_SECONDS;
+    double end = seconds() + (double)env_number("TTJ_SHRINK", SHRINK_SECONDS);
     uint64_t fork = h->fork ? h->fork : 1;
     static struct history try;
     bool again = true;
@@ -278,13 +285,6 @@ static bool run_seed(uint64_t seed)
     }
     report(&h);
     return false;
-}
-
-static uint64_t env_number(const char *name, uint64_t otherwise)
-{
-    const char *s = getenv(name);
-
-    return s && *s ? strtoull(s, NULL, 0) : otherwise;
 }
 
 int main(int argc, char **argv)
