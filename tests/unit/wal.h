@@ -152,8 +152,8 @@ struct node {
     struct node *hash_next;
     uint64_t first_seq, last_seq, chain, offset;
     uint64_t session, session_first_seq;
-    uint32_t length;
-    uint32_t captured; /* a bit for each block that needs no PREIMAGE */
+    uint32_t length, head; /* of it: header and table */
+    uint32_t captured;     /* a bit for each block that needs no PREIMAGE */
     uint64_t boot;
     const uint8_t *bytes;
     struct state *states;
@@ -370,10 +370,10 @@ void check_advance_phys(struct sim *s);
 int check_disk_alone(struct sim *s);
 int check_history(struct sim *s, struct tt_recovery *r, bool power,
                   struct node **ret_end);
+int check_session_number(struct sim *s);
 int check_samples(struct sim *s, const struct tt_recovery *r);
 int check_level(struct sim *s);
 int check_views(struct sim *s, unsigned lookups);
-int check_scan(struct sim *s, struct node **ret_end);
 /* Some of what is durable rots: nothing else may be served for it. */
 int check_rot(struct sim *s);
 

@@ -96,6 +96,7 @@ struct node *model_append(struct model *m, struct node *parent,
         .session_first_seq = f->session_first_seq,
         .offset = f->offset,
         .length = f->length,
+        .head = (uint32_t)sizeof(struct tt_frame_header) + f->table_length,
         .captured = parent->captured,
     };
     n->states = arena_get(&m->arena, f->record_count * sizeof(*n->states));

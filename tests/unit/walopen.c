@@ -310,6 +310,9 @@ static int start(struct sim *s, struct tt_recovery *r)
     tt_writer_open(&s->w, &s->super, &r->scan, s->alignment, rng_next(&s->rng),
                    same_boot);
     if (ret == 0) {
+        ret = check_session_number(s);
+    }
+    if (ret == 0) {
         ret = make_durable(s);
     }
     if (ret == 0) {
