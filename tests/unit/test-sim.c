@@ -33,7 +33,7 @@
 
 static struct model model;
 static struct sim line, branch;
-static uint64_t crashes;
+static uint64_t crashes, cuts, in_recovery, rots;
 
 struct history {
     uint64_t seed;
@@ -69,8 +69,10 @@ static int recover(struct sim *s, bool power, unsigned percent)
         if (tries > 20) {
             return sim_wrong(s, "it cannot be opened");
         }
-        crashes += ret == WAL_CRASH;
         power = ret == WAL_CRASH && rng_chance(&s->rng, 50);
+        crashes += ret == WAL_CRASH;
+        in_recovery += ret == WAL_CRASH;
+        cuts += power;
         sim_crash(s, power);
     }
 }
@@ -86,6 +88,7 @@ static int fork_crash(uint64_t seed)
     int ret;
 
     crashes++;
+    cuts += power;
     sim_fork(&branch, &line, r, power);
     used = model.arena.used > used ? used : model.arena.used;
     ret = recover(&branch, power, 35);
@@ -93,6 +96,7 @@ static int fork_crash(uint64_t seed)
         ret = check_views(&branch, 3);
     }
     if (ret == 0 && rng_chance(&branch.rng, 4)) {
+        rots++;
         ret = check_rot(&branch);
     }
     if (ret < 0) {
@@ -114,6 +118,7 @@ static int end_session(struct sim *s)
         bool power = rng_chance(&s->rng, 50);
 
         crashes++;
+        cuts += power;
         sim_crash(s, power);
         ret = recover(s, power, 30);
     }
@@ -310,6 +315,8 @@ int main(int argc, char **argv)
     printf("%s: %llu crash points in %llu runs from seed %llu, %.1f s\n",
            ok ? "ok" : "FAILED", (ull)crashes, (ull)(seed - first), (ull)first,
            seconds() - start);
+    printf("%llu by power cut, %llu in recovery; %llu times rot was added\n",
+           (ull)cuts, (ull)in_recovery, (ull)rots);
     sim_free(&line);
     sim_free(&branch);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;

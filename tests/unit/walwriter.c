@@ -1140,10 +1140,13 @@ static bool can(struct sim *s, enum action a)
 static void step_clock(struct sim *s)
 {
     static const int64_t hours[] = { -1, 75 * 365 * 24, -75 * 365 * 24, 1 };
-    int64_t h = hours[rng_below(&s->rng, 4)];
+    int64_t h = hours[rng_below(&s->rng, 4)], to;
 
     NOTE(s, "the clock steps by %lld hours", (long long)h);
-    s->now.realtime += h * INT64_C(3600000000000);
+    if (!__builtin_add_overflow(s->now.realtime, h * INT64_C(3600000000000),
+                                &to)) {
+        s->now.realtime = to;
+    }
 }
 
 static int act(struct sim *s, enum action a)
