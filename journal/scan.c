@@ -460,8 +460,13 @@ static int zone_collect(struct scanner *s, struct zone *z, uint64_t from,
     return 0;
 }
 
-static bool is_stale(const struct zone *z, const struct tt_frame *f)
+static bool is_stale(const struct scanner *s, const struct zone *z,
+                     const struct tt_frame *f)
 {
+    /* that session may be known by what was accepted alone */
+    if (!s->scan->empty && f->session < s->scan->last.session) {
+        return true;
+    }
     for (size_t i = 0; i < z->count; i++) {
         if (z->frames[i].session > f->session &&
             f->first_seq >= z->frames[i].session_first_seq) {
@@ -557,7 +562,7 @@ static int not_stale(struct scanner *s, struct tt_frame *f)
     if (ret == 0) {
         ret = zone_collect(s, &z, end, tt_frame_last_seq(f) + 1);
         if (ret == 0) {
-            ret = !is_stale(&z, f);
+            ret = !is_stale(s, &z, f);
         }
         free(z.frames);
     }
@@ -566,14 +571,15 @@ static int not_stale(struct scanner *s, struct tt_frame *f)
 }
 
 /* The frame at which reading resumes, given D; NULL if there is none. */
-static const struct tt_frame *zone_resume(const struct zone *z, uint64_t q,
+static const struct tt_frame *zone_resume(const struct scanner *s,
+                                          const struct zone *z, uint64_t q,
                                           uint64_t durable)
 {
     for (size_t i = 0; i < z->count; i++) {
         const struct tt_frame *f = &z->frames[i];
 
         if (f->first_seq >= q && f->first_seq <= durable + 1 &&
-            !is_stale(z, f)) {
+            !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -615,7 +621,8 @@ static int accept_unwhole(struct scanner *s, const struct zone *z,
         struct tt_frame f;
         int ret = frame_at(s, places[i], &f);
 
-        if (ret > 0 && tt_frame_last_seq(&f) <= durable && !is_stale(z, &f) &&
+        if (ret > 0 && tt_frame_last_seq(&f) <= durable &&
+            !is_stale(s, z, &f) &&
             tt_frame_links(s->scan->empty ? NULL : &s->scan->last, &f)) {
             ret = accept(s, &f);
             return ret ? ret : 1;
@@ -631,14 +638,14 @@ static int accept_unwhole(struct scanner *s, const struct zone *z,
  * A session that found damage at the end of history went on behind it, with
  * the number q.  What was damaged can be read again, so nothing is missing.
  */
-static const struct tt_frame *zone_after_damage(const struct zone *z,
-                                                uint64_t q)
+static const struct tt_frame *
+zone_after_damage(const struct scanner *s, const struct zone *z, uint64_t q)
 {
     for (size_t i = 0; i < z->count; i++) {
         const struct tt_frame *f = &z->frames[i];
 
         if ((f->flags & TT_FRAME_AFTER_DAMAGE) && f->first_seq == q &&
-            !is_stale(z, f)) {
+            !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -659,7 +666,7 @@ static int judge_break(struct scanner *s)
     if (ret < 0) {
         goto out;
     }
-    resume = zone_after_damage(&z, q);
+    resume = zone_after_damage(s, &z, q);
     if (resume) {
         scan->end_offset = resume->offset;
         s->trust_next = true;
@@ -684,7 +691,7 @@ static int judge_break(struct scanner *s)
     if (ret) {
         goto out;
     }
-    resume = zone_resume(&z, q, durable);
+    resume = zone_resume(s, &z, q, durable);
     ret = report_damage(s, at, resume ? resume->offset : z.end_nonzero, q,
                         resume ? resume->first_seq - 1 : durable,
                         resume ? resume->first_time : INT64_MAX);
