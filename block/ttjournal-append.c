@@ -362,6 +362,7 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
         seq++;
         s->note_seq = s->note_seq == note ? 0 : s->note_seq;
     }
+    s->failures += ret < 0;
     s->grouped = QSIMPLEQ_NEXT(QSIMPLEQ_FIRST(&taken), next);
     while ((e = QSIMPLEQ_FIRST(&taken))) {
         QSIMPLEQ_REMOVE_HEAD(&taken, next);

@@ -6,7 +6,8 @@
  * journal, and it is acknowledged; once it is durable there,
  * ttjournal-writeback.c brings it to the disk.  ttjournal-checkpoint.c says
  * in the journal how far the disk has come, ttjournal-resize.c changes its
- * size, and ttjournal-open.c does everything from open to the first write,
+ * size, ttjournal-gap.c decides what follows when the journal cannot be
+ * written, and ttjournal-open.c does everything from open to the first write,
  * and close.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -98,6 +99,7 @@ typedef struct TTJGrowth {
 /* What the user chooses; see BlockdevOptionsTtjournal. */
 typedef struct TTJOptions {
     bool lazy; /* a guest's flush waits for the journal alone */
+    TtjournalOnError on_error;
     uint64_t max_pending;
     int64_t max_pending_ns;
     uint64_t checkpoint_bytes;
@@ -149,6 +151,8 @@ typedef struct BDRVTtjournalState {
     uint64_t told_seq;   /* durable_seq of the newest complete frame */
     int64_t appended_ns; /* when that was complete; monotonic */
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
+    uint64_t failures;   /* appends that have failed */
+    unsigned held;       /* the guest's requests that wait for one to succeed */
     /*
      * A flush of the journal has failed, and what was acknowledged could not
      * be written again.  Everything fails with this errno until the journal
@@ -163,6 +167,7 @@ typedef struct BDRVTtjournalState {
     bool writing;      /* one round of write-back at a time */
     CoQueue written;   /* until writing ends */
     int disk_error;    /* of the newest round; 0 once one succeeds */
+    bool disk_error_is_journals; /* it is what an append said */
     /*
      * A flush of the disk has failed: the disk may have dropped what was
      * written since the last good one.  All that is written again, from the
@@ -321,6 +326,23 @@ bool ttj_checkpoint_due(BDRVTtjournalState *s, int64_t now);
 
 /* Brings to the disk all that is in the journal now; does not flush it. */
 int coroutine_fn GRAPH_RDLOCK ttj_level(BlockDriverState *bs);
+
+/* ---- ttjournal-gap.c ---------------------------------------------------- */
+
+/* One request of the guest, which may be held; zero in the beginning */
+typedef struct TTJHold {
+    bool held;
+    uint64_t failures; /* when the newest try began */
+} TTJHold;
+
+/* Before each try */
+void ttj_try(BlockDriverState *bs, TTJHold *hold);
+/*
+ * After it: is it to be tried again?  If so some time has passed.  Called with
+ * no lock held, and nothing admitted.
+ */
+bool coroutine_fn GRAPH_RDLOCK ttj_try_again(BlockDriverState *bs,
+                                             TTJHold *hold, int ret);
 
 /* ---- ttjournal-resize.c ------------------------------------------------- */
 

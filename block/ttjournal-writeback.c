@@ -426,6 +426,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
     /* the last writer may have left before: this is not others' writing */
     bool ours = !s->served && !ttj_disk_changed(bs);
     TTJWrite *writes[ROUND_MAX];
+    uint64_t failures = s->failures;
     unsigned count = 0;
     int ret = 0;
 
@@ -447,6 +448,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
         ret = ttj_run_writes(bs, writes, count);
         qemu_mutex_lock(&s->lock);
         s->disk_error = ret;
+        s->disk_error_is_journals = ret < 0 && s->failures > failures;
     }
     if (ours && !s->served) {
         ttj_disk_left(bs);

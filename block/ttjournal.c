@@ -51,6 +51,20 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_to(BlockDriverState *bs,
     return ret < 0 ? ret : ttj_flush_disk(bs);
 }
 
+/* The same for the guest, which may be held meanwhile */
+static int coroutine_fn GRAPH_RDLOCK ttj_flush_guest(BlockDriverState *bs,
+                                                     uint64_t seq)
+{
+    TTJHold hold = { 0 };
+    int ret;
+
+    do {
+        ttj_try(bs, &hold);
+        ret = ttj_flush_to(bs, seq);
+    } while (ttj_try_again(bs, &hold, ret));
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
@@ -63,7 +77,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         seq = ttj_last_seq(s);
     }
-    ret = ttj_flush_to(bs, seq);
+    ret = ttj_flush_guest(bs, seq);
     if (ret == 0) {
         QEMU_LOCK_GUARD(&s->lock);
         s->note_seq = MAX(s->note_seq, seq);
@@ -94,10 +108,9 @@ ttj_append_again(BlockDriverState *bs, TTJEntry *e, unsigned count)
     return ttj_append(bs, e, count);
 }
 
-/* Steps 2 and 3, and all of them for FUA; resize_lock is held, and let go. */
+/* Step 2; resize_lock is held, and let go. */
 static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
-                                                TTJEntry *e, unsigned count,
-                                                BdrvRequestFlags flags)
+                                                TTJEntry *e, unsigned count)
 {
     BDRVTtjournalState *s = bs->opaque;
     int ret = ttj_append(bs, e, count);
@@ -106,9 +119,6 @@ static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
         ret = ttj_append_again(bs, e, count);
     }
     qemu_co_rwlock_unlock(&s->resize_lock);
-    if (ret == 0 && (flags & BDRV_REQ_FUA)) {
-        ret = ttj_flush_to(bs, e[count - 1].seq);
-    }
     return ret;
 }
 
@@ -147,8 +157,34 @@ static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
         };
         from += part;
     }
-    assert(from == bytes);
+    assert(from == (uint64_t)bytes);
     return 0;
+}
+
+/* Steps 1 and 2; what was copied is kept for the next try. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_write(BlockDriverState *bs, TTJEntry *e, unsigned count, int64_t offset,
+          int64_t bytes, QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = ttj_admit(bs, bytes);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (!e->data) {
+        ret = ttj_copy_parts(bs, e, count, offset, bytes, qiov, flags);
+    }
+    if (ret == 0) {
+        ret = ttj_lock_size(bs, offset + bytes);
+    }
+    if (ret == 0) {
+        return ttj_record(bs, e, count);
+    }
+    QEMU_LOCK_GUARD(&s->lock);
+    s->admitted -= bytes;
+    ttj_room(bs);
+    return ret;
 }
 
 /* A large request is several records, acknowledged after the last. */
@@ -156,35 +192,26 @@ static int coroutine_fn GRAPH_RDLOCK
 ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
-    BDRVTtjournalState *s = bs->opaque;
     unsigned count = ttj_count_parts(offset, bytes);
     TTJEntry one = { 0 };
     g_autofree TTJEntry *many = count > 1 ? g_new0(TTJEntry, count) : NULL;
     TTJEntry *e = many ? many : &one;
+    TTJHold hold = { 0 };
     int ret;
 
     if (!bytes) {
         return 0; /* it changes nothing, and no record can say that */
     }
-    ret = ttj_admit(bs, bytes);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = ttj_copy_parts(bs, e, count, offset, bytes, qiov, flags);
-    if (ret == 0) {
-        ret = ttj_lock_size(bs, offset + bytes);
-    }
-    if (ret == 0) {
-        ret = ttj_record(bs, e, count, flags);
-    } else {
-        QEMU_LOCK_GUARD(&s->lock);
-        s->admitted -= bytes;
-        ttj_room(bs);
-    }
+    do {
+        ttj_try(bs, &hold);
+        ret = ttj_write(bs, e, count, offset, bytes, qiov, flags);
+    } while (ttj_try_again(bs, &hold, ret));
     for (unsigned i = 0; i < count; i++) {
         ttj_data_unref(e[i].data);
     }
-    return ret;
+    return ret == 0 && (flags & BDRV_REQ_FUA)
+               ? ttj_flush_guest(bs, e[count - 1].seq)
+               : ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_zero(BlockDriverState *bs,
@@ -200,17 +227,25 @@ static int coroutine_fn GRAPH_RDLOCK ttj_zero(BlockDriverState *bs,
             .disk_length = bytes,
         },
     };
+    TTJHold hold = { 0 };
     int ret;
 
     if (!bytes) {
         return 0;
     }
     assert((uint64_t)bytes <= TT_ZERO_RECORD_MAX);
-    ret = ttj_admit(bs, 0);
-    if (ret == 0) {
-        ret = ttj_lock_size(bs, offset + bytes);
-    }
-    return ret < 0 ? ret : ttj_record(bs, &e, 1, request);
+    do {
+        ttj_try(bs, &hold);
+        ret = ttj_admit(bs, 0);
+        if (ret == 0) {
+            ret = ttj_lock_size(bs, offset + bytes);
+        }
+        if (ret == 0) {
+            ret = ttj_record(bs, &e, 1);
+        }
+    } while (ttj_try_again(bs, &hold, ret));
+    return ret == 0 && (request & BDRV_REQ_FUA) ? ttj_flush_guest(bs, e.seq)
+                                                : ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -395,6 +430,11 @@ static QemuOptsList ttj_opts = {
             .help = "what a guest's flush waits for: guest or lazy",
         },
         {
+            .name = "on-journal-error",
+            .type = QEMU_OPT_STRING,
+            .help = "what becomes of a write that cannot be recorded",
+        },
+        {
             .name = "max-pending",
             .type = QEMU_OPT_SIZE,
             .help = "bytes in the journal that the disk may lack",
@@ -438,10 +478,14 @@ static bool ttj_take_options(QemuOpts *opts, TTJOptions *ret, Error **errp)
 {
     const char *flush = qemu_opt_get(opts, "disk-flush");
     uint64_t pending_time, interval;
+    const char *on_error = qemu_opt_get(opts, "on-journal-error");
     int mode = qapi_enum_parse(&TtjournalDiskFlush_lookup, flush,
                                TTJOURNAL_DISK_FLUSH_GUEST, errp);
+    int policy = mode < 0 ? mode
+                          : qapi_enum_parse(&TtjournalOnError_lookup, on_error,
+                                            TTJOURNAL_ON_ERROR_REPORT, errp);
 
-    if (mode < 0 ||
+    if (policy < 0 ||
         !ttj_take_number(opts, "max-pending", true, MAX_PENDING_DEFAULT,
                          MAX_PENDING_MIN, MAX_PENDING_MAX, &ret->max_pending,
                          errp) ||
@@ -457,6 +501,7 @@ static bool ttj_take_options(QemuOpts *opts, TTJOptions *ret, Error **errp)
         return false;
     }
     ret->lazy = mode == TTJOURNAL_DISK_FLUSH_LAZY;
+    ret->on_error = policy;
     ret->max_pending_ns = pending_time * NANOSECONDS_PER_SECOND;
     ret->checkpoint_ns = interval * NANOSECONDS_PER_SECOND;
     return true;

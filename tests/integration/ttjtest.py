@@ -102,7 +102,8 @@ def driver_has(option):
         [qemu('qemu-storage-daemon'), '--blockdev',
          f'driver=ttjournal,node-name=x,file=no,journal=no,{option}'],
         text=True, capture_output=True)
-    return 'is unexpected' not in p.stderr
+    return 'is unexpected' not in p.stderr and \
+        'does not accept value' not in p.stderr
 
 
 def sha(data):
@@ -127,6 +128,27 @@ def first_difference(a, b):
         if a[at:at + 512] != b[at:at + 512]:
             return f'first at {at}'
     return 'not at all'
+
+
+def mount(t, kind, size):
+    """A small file system of its own, or None."""
+    where = t.path(f'mount-{kind}')
+    os.mkdir(where)
+    args = ['-t', 'tmpfs', '-o', f'size={size}', 'tmpfs']
+    if kind != 'tmpfs':
+        mkfs = shutil.which(f'mkfs.{kind}', path='/usr/sbin:/sbin:/usr/bin')
+        if not mkfs:
+            return None
+        image = t.path(f'{kind}.img')
+        with open(image, 'wb') as f:
+            f.truncate(size)
+        subprocess.run([mkfs, '-q', image], check=True)
+        args = ['-t', kind, '-o', 'loop', image]
+    if subprocess.run([need('mount'), *args, where],
+                      capture_output=True).returncode:
+        return None
+    t.undo.append(lambda: subprocess.run([need('umount'), '-l', where]))
+    return where
 
 
 def die_with_parent():
@@ -306,18 +328,21 @@ class Qmp:
         while True:
             answer = self.read()
             if 'event' in answer:
-                self.events.append(answer['event'])
+                self.events.append(answer)
             elif 'error' in answer:
                 raise Failed(f"{name}: {answer['error']['desc']}")
             else:
                 return answer['return']
 
     def event(self, name):
-        while name not in self.events:
+        """Waits for one that has not been asked for yet; its data."""
+        while True:
+            for i, e in enumerate(self.events):
+                if e['event'] == name:
+                    return self.events.pop(i).get('data')
             answer = self.read()
             if 'event' in answer:
-                self.events.append(answer['event'])
-        self.events.remove(name)
+                self.events.append(answer)
 
 
 class PowerDisks:
