@@ -872,27 +872,28 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
 {
     struct scanner s = { .super = super, .src = src, .ops = ops, .scan = scan };
     struct tt_frame f;
-    bool grown = false;
-    int ret = scanner_init(&s, err);
+    int ret = scanner_init(&s, err), there;
 
     if (ret < 0) {
         return ret;
     }
     s.vouched = scan->durable_seq;
-    while ((ret = find_next(&s, &f)) > 0) {
-        grown = true;
+    /* first, or what a power cut left of its followers would pass for news */
+    there = last_still_there(&s);
+    while (there > 0 && (ret = find_next(&s, &f)) > 0) {
         ret = accept(&s, &f);
         if (ret) {
             break;
         }
     }
-    if (ret == 0 && !grown) {
-        ret = last_still_there(&s);
-        if (ret > 0) {
+    if (there < 0) {
+        ret = there;
+    } else if (ret == 0) {
+        if (there) {
             ret = left_behind(&s);
-            ret = ret < 0 ? ret : !ret;
+            there = !ret;
         }
-        if (ret == 0) {
+        if (ret >= 0 && !there) {
             ret = tt_fail(err, TT_ECHANGED, 0,
                           "the journal's end at %" PRIu64 " was replaced",
                           scan->end_offset);

@@ -519,6 +519,40 @@ START_TEST(follow_leaves_a_failed_append)
 }
 END_TEST
 
+/*
+ * A reader on another host than the one whose power was cut: what it read last
+ * is gone, or torn, and what came behind that survived.
+ */
+START_TEST(follow_across_a_power_cut)
+{
+    for (int torn = 0; torn < 2; torn++) {
+        const struct sim_node *last;
+        struct follower fo = { 0 };
+        struct unit_scan s;
+        struct unit u;
+
+        unit_begin(&u, 20);
+        unit_write(&u, 0, 4096);
+        OK(&u.sw, sw_flush(&u.sw));
+        unit_write(&u, 0, 1024);
+        last = u.sw.tip;
+        unit_scan(&u, &s);
+        fo.next_seq = s.scan.last_seq + 1;
+        OK(&u.sw, sw_durable(&u.sw));
+        sw_abandon(&u.sw);
+        simdisk_lose(&u.sw.journal,
+                     torn ? last->offset + last->length - 512 : last->offset,
+                     512);
+        u.sw.tip = u.sw.durable;
+        u.sw.boot++;
+        u.sw.now.boottime = 17;
+        OK(&u.sw, sw_open(&u.sw));
+        ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
+        unit_end(&u);
+    }
+}
+END_TEST
+
 int main(void)
 {
     return unit_run("scan", (const TTest *const *const[]){
@@ -540,6 +574,7 @@ int main(void)
                                 &follow_sees_each_frame_once,
                                 &follow_notices_a_replaced_end,
                                 &follow_leaves_a_failed_append,
+                                &follow_across_a_power_cut,
                                 NULL,
                             });
 }
