@@ -841,13 +841,28 @@ static int last_still_there(struct scanner *s)
 /*
  * Did the writer leave what was read last behind, as an append that failed,
  * and go on in the next segment?  Or did a later session find damage, and go
- * on behind it, in the next segment or the one after?
+ * on behind it, in the next segment or the one after?  Or did one begin in the
+ * stead of what was read and not durable?
  */
 static int left_behind(struct scanner *s)
 {
     const struct tt_scan *scan = s->scan;
     const struct tt_frame *last = &scan->last;
 
+    for (uint64_t k = last->segment; !scan->empty; k--) {
+        struct tt_frame f;
+        int ret = frame_at(s, tt_segment_offset(s->super, k), &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && f.session > scan->max_session) {
+            return 1;
+        }
+        if (!k || (ret > 0 && f.first_seq <= scan->durable_seq)) {
+            break;
+        }
+    }
     for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
         struct tt_frame f;
         int ret =
