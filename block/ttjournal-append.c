@@ -2,18 +2,17 @@
  * ttjournal filter driver: the journal's end
  *
  * Group commit: while one append is under way, arriving records wait; then
- * the first that wakes takes as many as fit into the next frame.  Nobody
+ * one of those who wait takes as many as fit into the next frame.  Nobody
  * waits for a timer, and a lone record goes at once.
  *
  * What may go wrong, and what then holds:
  *   - An append fails: its records fail with the real errno, nothing was
  *     acknowledged, and the next frame goes to the same place with the same
  *     sequence numbers.
- *   - A flush of the journal fails: nothing is believed any more, see
- *     journal_error.
- *   - The disk refuses a write that is in the journal: it is kept and written
- *     again by the next flush, which fails if that does.  No CHECKPOINT says
- *     that the disk has it.
+ *   - A flush of the journal fails: what it should have covered may be clean
+ *     in a cache and absent on the medium.  All frames since the last good
+ *     flush are kept in memory until then; they are written again, at the same
+ *     places, and flushed.  If that fails too, see journal_error.
  *
  * Order: a flush covers what was complete when it was issued, so every number
  * is taken before the call and used after it has returned.
@@ -21,95 +20,198 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "block/aio.h"
 #include "block/block-io.h"
-#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "qemu/memalign.h"
-#include "qemu/range.h"
 #include "qemu/units.h"
 
 #include "ttjournal-int.h"
 
-/* Pre-images of data are read in pieces of this size at most. */
-#define CAPTURE_MAX (64 * KiB)
+/* ---- bytes --------------------------------------------------------------- */
 
-/* Journal files grow in steps, so that not every append changes their size. */
-#define GROW_STEP (1 * MiB)
-
-/* ---- one append --------------------------------------------------------- */
-
-/* Makes room for [0, end); files grow, devices either have it or not. */
-static int coroutine_fn GRAPH_RDLOCK ttj_grow_journal(BlockDriverState *bs,
-                                                      uint64_t end)
+TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes)
 {
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t length = bdrv_co_getlength(s->journal->bs);
-    int ret;
+    uint8_t *p = qemu_try_memalign(qemu_real_host_page_size(), bytes);
+    TTJData *data;
 
-    if (length < 0) {
-        return length;
+    if (!p) {
+        return NULL;
     }
-    if (end <= (uint64_t)length) {
-        return 0;
-    }
-    ret = bdrv_co_truncate(s->journal, ROUND_UP(end, GROW_STEP), false,
-                           PREALLOC_MODE_OFF, 0, NULL);
-    /* A device that cannot grow is a full journal. */
-    return ret == -ENOTSUP || ret == -EINVAL ? -ENOSPC : ret;
+    data = g_new(TTJData, 1);
+    *data = (TTJData){ .refs = 1, .bytes = p };
+    return data;
 }
 
-static int coroutine_fn GRAPH_RDLOCK ttj_write_frame(BlockDriverState *bs,
-                                                     const struct tt_append *a)
+void ttj_data_unref(TTJData *data)
 {
-    BDRVTtjournalState *s = bs->opaque;
-    QEMUIOVector qiov;
-    int ret;
+    if (data && qatomic_fetch_dec(&data->refs) == 1) {
+        qemu_vfree(data->bytes);
+        g_free(data);
+    }
+}
 
-    ret = ttj_grow_journal(bs, a->offset + a->length);
-    if (ret < 0) {
-        return ret;
+static TTJData *ttj_data_ref(TTJData *data)
+{
+    if (data) {
+        qatomic_inc(&data->refs);
     }
-    qemu_iovec_init(&qiov, a->request_count + 2);
-    qemu_iovec_add(&qiov, (void *)a->head, a->head_length);
-    for (unsigned i = 0; i < a->request_count; i++) {
-        const struct tt_request *req = &a->requests[i];
+    return data;
+}
 
-        if (req->payload_length && !(req->flags & TT_RECORD_INLINE)) {
-            qemu_iovec_add(&qiov, (void *)req->payload, req->payload_length);
-        }
-    }
-    if (a->tail_zeroes) {
-        qemu_iovec_add(&qiov, s->zeroes, a->tail_zeroes);
-    }
-    assert(qiov.size == a->length);
-    ret = bdrv_co_pwritev(s->journal, a->offset, qiov.size, &qiov, 0);
-    qemu_iovec_destroy(&qiov);
-    return ret;
+/* ---- frames that are not durable ----------------------------------------- */
+
+static bool ttj_has_payload(const struct tt_request *req)
+{
+    return req->payload_length && !(req->flags & TT_RECORD_INLINE);
 }
 
 /*
- * Plans, writes and commits s->batch.  Called with lock held and appending
- * set; drops the lock meanwhile.
+ * What is to be written for @a, whose payloads are those of @entries, in order.
+ * NULL: out of memory.
  */
+static TTJFrame *ttj_frame_new(BDRVTtjournalState *s, const struct tt_append *a,
+                               const TTJEntries *entries)
+{
+    uint8_t *head =
+        qemu_try_memalign(qemu_real_host_page_size(), a->head_length);
+    TTJFrame *f;
+    TTJEntry *e;
+
+    if (!head) {
+        return NULL;
+    }
+    memcpy(head, a->head, a->head_length);
+    f = g_new(TTJFrame, 1);
+    *f = (TTJFrame){
+        .offset = a->offset,
+        .last_seq = a->last_seq,
+        .head = head,
+        .data = g_new(TTJData *, a->request_count),
+    };
+    qemu_iovec_init(&f->qiov, a->request_count + 2);
+    qemu_iovec_add(&f->qiov, head, a->head_length);
+    QSIMPLEQ_FOREACH(e, entries, next) {
+        if (ttj_has_payload(&e->req)) {
+            f->data[f->data_count++] = ttj_data_ref(e->data);
+            qemu_iovec_add(&f->qiov, (void *)e->req.payload,
+                           e->req.payload_length);
+        }
+    }
+    if (a->tail_zeroes) {
+        qemu_iovec_add(&f->qiov, s->zeroes, a->tail_zeroes);
+    }
+    assert(f->qiov.size == a->length);
+    return f;
+}
+
+static void ttj_frame_free(TTJFrame *f)
+{
+    for (unsigned i = 0; i < f->data_count; i++) {
+        ttj_data_unref(f->data[i]);
+    }
+    qemu_iovec_destroy(&f->qiov);
+    qemu_vfree(f->head);
+    g_free(f->data);
+    g_free(f);
+}
+
+static void ttj_frames_drop(BDRVTtjournalState *s, uint64_t durable_seq)
+{
+    TTJFrame *f;
+
+    while ((f = QSIMPLEQ_FIRST(&s->frames)) && f->last_seq <= durable_seq) {
+        QSIMPLEQ_REMOVE_HEAD(&s->frames, next);
+        s->frames_bytes -= f->qiov.size;
+        ttj_frame_free(f);
+    }
+}
+
+void ttj_frames_clear(BDRVTtjournalState *s)
+{
+    ttj_frames_drop(s, UINT64_MAX);
+}
+
+/* ---- one append ---------------------------------------------------------- */
+
+/* The guest's, or what makes good what it was told already? */
+static TTJGrowFor ttj_entry_for(const TTJEntry *e)
+{
+    return e->req.kind == TT_KIND_WRITE || e->req.kind == TT_KIND_ZERO
+               ? TTJ_GROW_FOR_GUEST
+               : TTJ_GROW_FOR_US;
+}
+
+static TTJGrowFor ttj_entries_for(const TTJEntries *entries)
+{
+    TTJEntry *e;
+
+    QSIMPLEQ_FOREACH(e, entries, next) {
+        if (ttj_entry_for(e) == TTJ_GROW_FOR_GUEST) {
+            return TTJ_GROW_FOR_GUEST;
+        }
+    }
+    return TTJ_GROW_FOR_US;
+}
+
 static int coroutine_fn GRAPH_RDLOCK
-ttj_commit_batch(BlockDriverState *bs, struct tt_append *ret_append)
+ttj_write_frame(BlockDriverState *bs, TTJFrame *f, TTJGrowFor who)
 {
     BDRVTtjournalState *s = bs->opaque;
+    int ret = ttj_grow(bs, f->offset + f->qiov.size, who);
+
+    return ret < 0 ? ret
+                   : bdrv_co_pwritev(s->journal, f->offset, f->qiov.size,
+                                     &f->qiov, 0);
+}
+
+/*
+ * Plans, writes and commits s->batch, which holds @entries (and a FLUSH in
+ * front, perhaps).  Called with lock held and appending set; drops the lock
+ * meanwhile.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
+                 struct tt_append *ret_append)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    uint64_t durable = s->writer.durable_seq;
+    TTJGrowFor who = ttj_entries_for(entries);
+    TTJFrame *f;
     int ret = s->journal_error;
 
     if (ret < 0) {
         return ret;
     }
+    /* a block and its head for each half: writes may be smaller than blocks */
+    qatomic_set(&s->growth.captures,
+                2 * (tt_pending_bytes(s->pending) + s->admitted));
     tt_writer_plan(&s->writer, s->batch, ttj_now(), ret_append);
-    qemu_co_mutex_unlock(&s->lock);
-    ret = ttj_write_frame(bs, ret_append);
-    qemu_co_mutex_lock(&s->lock);
-    if (ret == 0) {
-        tt_writer_commit(&s->writer, s->batch);
-        s->checkpoint_wanted |= ret_append->starts_segment;
-    } else {
+    f = ttj_frame_new(s, ret_append, entries);
+    if (!f) {
         tt_writer_failed(&s->writer, s->batch);
+        return -ENOMEM;
     }
-    return ret;
+    qemu_mutex_unlock(&s->lock);
+    ret = ttj_write_frame(bs, f, who);
+    qemu_mutex_lock(&s->lock);
+    if (ret < 0) {
+        s->full |= ret == -ENOSPC;
+        tt_writer_failed(&s->writer, s->batch);
+        ttj_frame_free(f);
+        return ret;
+    }
+    if (who == TTJ_GROW_FOR_GUEST) {
+        s->full = false;
+    }
+    s->room_wanted = true;
+    tt_writer_commit(&s->writer, s->batch);
+    QSIMPLEQ_INSERT_TAIL(&s->frames, f, next);
+    s->frames_bytes += f->qiov.size;
+    s->told_seq = durable;
+    s->appended_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    return 0;
 }
 
 /*
@@ -121,74 +223,159 @@ static void coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
     uint32_t length, next_length;
     uint8_t *body = tt_writer_footer_part(&s->writer, 0, &length);
+    int ret = 0;
 
-    for (uint32_t part = 0; body; part++) {
+    for (uint32_t part = 0; body && ret == 0; part++) {
         uint8_t *next =
             tt_writer_footer_part(&s->writer, part + 1, &next_length);
-        struct tt_request req = {
-            .kind = TT_KIND_FOOTER,
-            .flags = next ? TT_RECORD_MORE : 0,
-            .payload = body,
-            .payload_length = length,
-        };
+        TTJEntries entries = QSIMPLEQ_HEAD_INITIALIZER(entries);
+        TTJEntry e = { .data = ttj_data_new(bs, length) };
         struct tt_append a;
-        int ret;
 
-        tt_batch_reset(s->batch, &s->writer);
-        tt_batch_add(s->batch, &req);
-        ret = ttj_commit_batch(bs, &a);
-        free(body);
-        if (ret < 0) {
-            free(next);
-            return;
+        ret = -ENOMEM;
+        if (e.data) {
+            memcpy(e.data->bytes, body, length);
+            e.req = (struct tt_request){
+                .kind = TT_KIND_FOOTER,
+                .flags = next ? TT_RECORD_MORE : 0,
+                .payload = e.data->bytes,
+                .payload_length = length,
+            };
+            QSIMPLEQ_INSERT_TAIL(&entries, &e, next);
+            tt_batch_reset(s->batch, &s->writer);
+            tt_batch_add(s->batch, &e.req);
+            ret = ttj_commit_batch(bs, &entries, &a);
         }
+        ttj_data_unref(e.data);
+        free(body);
         body = next;
         length = next_length;
     }
-    tt_writer_footer_done(&s->writer);
+    free(body);
+    if (ret == 0) {
+        tt_writer_footer_done(&s->writer);
+    }
 }
 
-/* Moves the first pending records that fit one frame to @batch. */
-static void ttj_take_pending(BDRVTtjournalState *s, TTJEntry **ret_entries,
-                             unsigned *ret_count)
+/* A FLUSH that has not been recorded yet, as the first of the next frame */
+static void ttj_add_note(BDRVTtjournalState *s, struct tt_flush_body *body)
 {
-    TTJEntry *e;
-    unsigned n = 0;
+    struct tt_request req = {
+        .kind = TT_KIND_FLUSH,
+        .flags = TT_RECORD_INLINE,
+        .payload = body,
+        .payload_length = sizeof(*body),
+    };
+    bool added = tt_batch_add(s->batch, &req);
 
+    assert(added);
+}
+
+/*
+ * Moves the first waiting records that fit one frame to @ret_taken and to
+ * batch, behind a FLUSH if @note.  In a full journal what the guest wants does
+ * not go with what the driver itself needs to record, for which room is kept.
+ * Drops the lock while they are hashed.
+ */
+static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
+                           TTJEntries *ret_taken)
+{
+    struct tt_flush_body body = { .covered_seq = tt_put64(note) };
+    TTJEntries waiting = QSIMPLEQ_HEAD_INITIALIZER(waiting);
+    bool apart = s->full;
+    TTJEntry *e;
+
+    QSIMPLEQ_CONCAT(&waiting, &s->queue);
+    qemu_mutex_unlock(&s->lock);
     tt_batch_reset(s->batch, &s->writer);
-    while ((e = QSIMPLEQ_FIRST(&s->pending)) &&
+    if (note) {
+        ttj_add_note(s, &body);
+    }
+    while ((e = QSIMPLEQ_FIRST(&waiting)) &&
+           (!apart || QSIMPLEQ_EMPTY(ret_taken) ||
+            ttj_entry_for(e) == ttj_entries_for(ret_taken)) &&
            tt_batch_add(s->batch, &e->req)) {
-        QSIMPLEQ_REMOVE_HEAD(&s->pending, next);
-        ret_entries[n++] = e;
+        QSIMPLEQ_REMOVE_HEAD(&waiting, next);
+        QSIMPLEQ_INSERT_TAIL(ret_taken, e, next);
     }
     /* One record within the format's limits always fits. */
-    assert(n > 0);
-    *ret_count = n;
+    assert(!QSIMPLEQ_EMPTY(ret_taken));
+    qemu_mutex_lock(&s->lock);
+    QSIMPLEQ_CONCAT(&waiting, &s->queue);
+    QSIMPLEQ_CONCAT(&s->queue, &waiting);
 }
 
-/* Appends one frame of pending records and tells their owners. */
+/* It is in the journal: what it does to the disk is pending from here on. */
+static void ttj_entry_done(BlockDriverState *bs, TTJEntry *e)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    const struct tt_request *req = &e->req;
+    uint64_t last;
+
+    if (req->kind != TT_KIND_WRITE && req->kind != TT_KIND_ZERO) {
+        return;
+    }
+    s->admitted -= req->payload_length;
+    if (e->ret < 0) {
+        ttj_room(bs);
+        return;
+    }
+    if (!tt_pending_undurable(s->pending, &last)) {
+        s->undurable_ns = s->appended_ns;
+    }
+    s->changed = true;
+    if (!tt_pending_add(s->pending, e->seq, req->kind,
+                        req->flags & ~TT_RECORD_FUA, req->disk_offset,
+                        req->disk_length, req->payload,
+                        ttj_data_ref(e->data))) {
+        /* as g_new() would */
+        error_report("ttjournal: out of memory for what is pending");
+        abort();
+    }
+}
+
+static void ttj_wake(TTJWaiter *w)
+{
+    Coroutine *co = w->co;
+
+    /* once: it sets this again, under lock, before it waits again */
+    w->co = NULL;
+    if (co) {
+        aio_co_wake(co);
+    }
+}
+
+/* Appends one frame of waiting records and tells their owners. */
 static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    g_autofree TTJEntry **entries =
-        g_new(TTJEntry *, TT_HEAD_MAX / sizeof(struct tt_record_header));
+    TTJEntries taken = QSIMPLEQ_HEAD_INITIALIZER(taken);
+    uint64_t note = s->note_seq, seq;
     struct tt_append a;
-    unsigned count;
+    TTJEntry *e;
     int ret;
 
-    ttj_take_pending(s, entries, &count);
-    ret = ttj_commit_batch(bs, &a);
-    for (unsigned i = 0; i < count; i++) {
-        TTJEntry *e = entries[i];
-
+    ttj_take_queue(s, note, &taken);
+    ret = ttj_commit_batch(bs, &taken, &a);
+    seq = ret == 0 ? a.first_seq : 0;
+    if (ret == 0 && note) {
+        seq++;
+        s->note_seq = s->note_seq == note ? 0 : s->note_seq;
+    }
+    s->grouped = QSIMPLEQ_NEXT(QSIMPLEQ_FIRST(&taken), next);
+    while ((e = QSIMPLEQ_FIRST(&taken))) {
+        QSIMPLEQ_REMOVE_HEAD(&taken, next);
         e->ret = ret;
-        e->done = true;
         if (ret == 0) {
-            e->seq = a.first_seq + i;
+            e->seq = seq++;
             e->frame_offset = a.offset;
-            if (e->to_disk) {
-                QTAILQ_INSERT_TAIL(&s->in_flight, e, in_flight);
+            if (e->req.kind != TT_KIND_DURABLE) {
+                s->said_seq = e->seq;
             }
+        }
+        ttj_entry_done(bs, e);
+        if (--e->waiter->left == 0) {
+            ttj_wake(e->waiter);
         }
     }
     if (ret == 0 && s->writer.ended) {
@@ -196,25 +383,64 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
     }
 }
 
-int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e)
+/* Whoever waits may append now. Called with lock held. */
+static void ttj_stop_appending(BDRVTtjournalState *s)
+{
+    TTJEntry *e = QSIMPLEQ_FIRST(&s->queue);
+
+    s->appending = false;
+    if (!qemu_co_queue_empty(&s->append_idle)) {
+        qemu_co_queue_restart_all(&s->append_idle);
+    } else if (e) {
+        ttj_wake(e->waiter);
+    }
+}
+
+/*
+ * Those who were acknowledged together come back one after the other: lets
+ * them all arrive, so that they make one frame again.
+ */
+static void coroutine_fn ttj_let_others_arrive(void)
+{
+    aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+    qemu_coroutine_yield();
+}
+
+int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e, unsigned count)
 {
     BDRVTtjournalState *s = bs->opaque;
+    TTJWaiter self = { .left = count };
 
-    e->done = false;
-    qemu_co_mutex_lock(&s->lock);
-    QSIMPLEQ_INSERT_TAIL(&s->pending, e, next);
-    while (!e->done) {
+    qemu_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < count; i++) {
+        e[i].waiter = &self;
+        QSIMPLEQ_INSERT_TAIL(&s->queue, &e[i], next);
+    }
+    while (self.left) {
         if (s->appending) {
-            qemu_co_queue_wait(&s->changed, &s->lock);
+            self.co = qemu_coroutine_self();
+            qemu_mutex_unlock(&s->lock);
+            qemu_coroutine_yield();
+            qemu_mutex_lock(&s->lock);
             continue;
         }
         s->appending = true;
+        if (s->grouped) {
+            qemu_mutex_unlock(&s->lock);
+            ttj_let_others_arrive();
+            qemu_mutex_lock(&s->lock);
+        }
         ttj_lead(bs);
-        s->appending = false;
-        qemu_co_queue_restart_all(&s->changed);
+        ttj_stop_appending(s);
     }
-    qemu_co_mutex_unlock(&s->lock);
-    return e->ret;
+    ttj_kick(bs);
+    qemu_mutex_unlock(&s->lock);
+    for (unsigned i = 0; i < count; i++) {
+        if (e[i].ret < 0) {
+            return e[i].ret;
+        }
+    }
+    return 0;
 }
 
 int coroutine_fn ttj_still_here(BlockDriverState *bs)
@@ -226,401 +452,107 @@ int coroutine_fn ttj_still_here(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         last = s->writer.last_boottime;
     }
-    return ttj_now().boottime - last < MTIME_SLACK_NS / 4 ? 0
-                                                          : ttj_append(bs, &e);
+    return ttj_now().boottime - last < MTIME_SLACK_NS / 4
+               ? 0
+               : ttj_append(bs, &e, 1);
 }
 
-void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e)
+/* ---- flushing the journal ------------------------------------------------ */
+
+uint64_t ttj_last_seq(BDRVTtjournalState *s)
+{
+    return s->writer.next_seq - 1;
+}
+
+/*
+ * A flush has failed: writes all frames again that no good one has covered,
+ * and flushes.  Called with lock held and flushing set; drops the lock
+ * meanwhile.  *ret_complete is what it covered.
+ */
+static int coroutine_fn GRAPH_RDLOCK ttj_flush_again(BlockDriverState *bs,
+                                                     uint64_t *ret_complete)
 {
     BDRVTtjournalState *s = bs->opaque;
+    TTJFrame *f;
+    int ret = 0;
 
-    QEMU_LOCK_GUARD(&s->lock);
-    QTAILQ_REMOVE(&s->in_flight, e, in_flight);
+    while (s->appending) {
+        qemu_co_queue_wait(&s->append_idle, &s->lock);
+    }
+    s->appending = true; /* nobody but us changes the list of frames now */
+    *ret_complete = ttj_last_seq(s);
+    qemu_mutex_unlock(&s->lock);
+    QSIMPLEQ_FOREACH(f, &s->frames, next) {
+        ret = bdrv_co_pwritev(s->journal, f->offset, f->qiov.size, &f->qiov, 0);
+        if (ret < 0) {
+            break;
+        }
+    }
+    if (ret == 0) {
+        ret = bdrv_co_flush(s->journal->bs);
+    }
+    qemu_mutex_lock(&s->lock);
+    ttj_stop_appending(s);
+    return ret;
 }
 
-/* ---- flushing the journal ----------------------------------------------- */
+static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    uint64_t complete = ttj_last_seq(s);
+    int ret;
+
+    s->flushing = true;
+    qemu_mutex_unlock(&s->lock);
+    ret = bdrv_co_flush(s->journal->bs);
+    qemu_mutex_lock(&s->lock);
+    if (ret < 0) {
+        ret = ttj_flush_again(bs, &complete);
+    }
+    s->flushing = false;
+    if (ret < 0) {
+        if (s->running) {
+            error_report("ttjournal: journal '%s' cannot be flushed: %s; "
+                         "nothing more is recorded until it is opened again",
+                         ttj_name(s->journal->bs), strerror(-ret));
+        }
+        s->journal_error = ret;
+        ttj_room(bs);
+    } else {
+        tt_writer_flushed(&s->writer, complete);
+        tt_pending_durable(s->pending, complete);
+        s->undurable_ns = s->appended_ns;
+        ttj_frames_drop(s, complete);
+        ttj_kick(bs);
+    }
+    qemu_co_queue_restart_all(&s->flushed);
+}
 
 int coroutine_fn ttj_make_durable(BlockDriverState *bs, uint64_t seq)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int ret = 0;
+    int ret;
 
-    qemu_co_mutex_lock(&s->lock);
+    qemu_mutex_lock(&s->lock);
     while (s->writer.durable_seq < seq && !s->journal_error) {
-        uint64_t complete = s->writer.next_seq - 1;
-
         if (s->flushing) {
-            qemu_co_queue_wait(&s->changed, &s->lock);
-            continue;
-        }
-        s->flushing = true;
-        qemu_co_mutex_unlock(&s->lock);
-        ret = bdrv_co_flush(s->journal->bs);
-        qemu_co_mutex_lock(&s->lock);
-        s->flushing = false;
-        if (ret < 0) {
-            s->journal_error = ret;
+            qemu_co_queue_wait(&s->flushed, &s->lock);
         } else {
-            tt_writer_flushed(&s->writer, complete);
+            ttj_flush_journal(bs);
         }
-        qemu_co_queue_restart_all(&s->changed);
     }
     ret = s->writer.durable_seq < seq ? s->journal_error : 0;
-    qemu_co_mutex_unlock(&s->lock);
+    qemu_mutex_unlock(&s->lock);
     return ret;
 }
 
-int coroutine_fn ttj_make_all_durable(BlockDriverState *bs)
+int coroutine_fn ttj_flush_ahead(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    uint64_t last;
 
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        last = s->writer.next_seq - 1;
+    QEMU_LOCK_GUARD(&s->lock);
+    if (!s->flushing && !s->journal_error) {
+        ttj_flush_journal(bs);
     }
-    return ttj_make_durable(bs, last);
-}
-
-/* ---- checkpoints --------------------------------------------------------- */
-
-/* The largest sequence such that the disk has been given all up to it. */
-static uint64_t ttj_level(BDRVTtjournalState *s)
-{
-    uint64_t level = s->writer.next_seq - 1;
-    TTJEntry *e = QTAILQ_FIRST(&s->in_flight);
-    TTJRefused *r;
-
-    if (e) {
-        level = MIN(level, e->seq - 1);
-    }
-    QTAILQ_FOREACH(r, &s->refused, next) {
-        level = MIN(level, r->seq - 1);
-    }
-    return level;
-}
-
-/* Writes again what the disk refused; the first error that it repeats. */
-static int coroutine_fn GRAPH_RDLOCK ttj_repeat_refused(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    TTJRefused *r, *next;
-    /* the last writer may have left before: this is not others' writing */
-    bool ours = !s->served && !ttj_disk_changed(bs);
-    int ret = 0;
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (QTAILQ_EMPTY(&s->refused)) {
-            return 0;
-        }
-    }
-    qemu_co_rwlock_wrlock(&s->disk_lock);
-    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next) {
-        int err = ttj_still_here(bs);
-
-        if (err == 0) {
-            err = bdrv_co_pwrite(bs->file, r->offset, r->bytes, r->buf, 0);
-        }
-        if (err < 0) {
-            ret = ret ? ret : err;
-            continue;
-        }
-        qemu_co_mutex_lock(&s->lock);
-        QTAILQ_REMOVE(&s->refused, r, next);
-        qemu_co_mutex_unlock(&s->lock);
-        qemu_vfree(r->buf);
-        g_free(r);
-    }
-    if (ours) {
-        ttj_disk_left(bs);
-    }
-    qemu_co_rwlock_unlock(&s->disk_lock);
-    return ret;
-}
-
-/*
- * A chain of many small maps takes long to load: it is begun anew when the
- * links outweigh the map, so that loading costs at most a constant times the
- * map, and so does writing.
- */
-static void ttj_begin_new_map(BDRVTtjournalState *s)
-{
-    uint64_t at = 0, run;
-
-    if (s->map_links < 64 ||
-        s->map_links * 32ull + s->map_ranges < s->whole_ranges) {
-        return;
-    }
-    s->whole_ranges = 0;
-    while ((at = tt_blocks_next(s->captured, at)) != UINT64_MAX) {
-        tt_blocks_test(s->captured, at, UINT64_MAX - at, &run);
-        if (!tt_blocks_add(s->unmapped, at, run)) {
-            return; /* the chain as it is serves, too */
-        }
-        s->whole_ranges++;
-        at += run;
-    }
-    s->map_prev = 0;
-    s->map_links = 0;
-    s->map_ranges = 0;
-}
-
-static int coroutine_fn GRAPH_RDLOCK
-ttj_append_checkpoint(BlockDriverState *bs, uint64_t level, uint32_t flags)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    struct tt_checkpoint c = {
-        .level_seq = level,
-        .clean = flags & TT_CHECKPOINT_CLEAN,
-    };
-    bool more;
-
-    if (c.clean && !s->served && ttj_disk_changed(bs)) {
-        /* others wrote below us: the next open must see that it has changed */
-        c.has_stat = s->left_has_stat;
-        c.disk_inode = s->left_inode;
-        c.disk_mtime = s->left_mtime;
-    } else if (c.clean) {
-        c.has_stat = ttj_disk_stat(bs, &c.disk_inode, &c.disk_mtime);
-    }
-
-    /* The map is as of its place in the journal: no captures meanwhile. */
-    qemu_co_mutex_lock(&s->capture_lock);
-    ttj_begin_new_map(s);
-    do {
-        TTJEntry e = { .req.kind = TT_KIND_CHECKPOINT };
-        uint32_t length, ranges;
-        uint8_t *body;
-
-        c.map_prev = s->map_prev;
-        body = tt_checkpoint_encode(&c, s->unmapped, &length, &more);
-        if (!body) {
-            qemu_co_mutex_unlock(&s->capture_lock);
-            return -ENOMEM;
-        }
-        e.req.payload = body;
-        e.req.payload_length = length;
-        e.req.flags = (more ? TT_RECORD_MORE : 0) |
-                      (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0);
-        e.ret = ttj_append(bs, &e);
-        if (e.ret < 0) {
-            free(body);
-            qemu_co_mutex_unlock(&s->capture_lock);
-            return e.ret;
-        }
-        ranges = tt_checkpoint_done(body, s->unmapped);
-        if (ranges) {
-            s->map_prev = e.frame_offset;
-            s->map_links++;
-            s->map_ranges += ranges;
-        }
-        free(body);
-    } while (more);
-    qemu_co_mutex_unlock(&s->capture_lock);
-    return 0;
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_append_flush(BlockDriverState *bs,
-                                                      uint64_t covered)
-{
-    struct tt_flush_body body = { .covered_seq = tt_put64(covered) };
-    TTJEntry e = {
-        .req = {
-            .kind = TT_KIND_FLUSH,
-            .flags = TT_RECORD_INLINE,
-            .payload = &body,
-            .payload_length = sizeof(body),
-        },
-    };
-
-    return ttj_append(bs, &e);
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_flush_all(BlockDriverState *bs,
-                                                   bool guest, uint32_t flags)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    uint64_t complete, level;
-    int ret;
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        complete = s->writer.next_seq - 1;
-    }
-    ret = ttj_make_durable(bs, complete);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = ttj_repeat_refused(bs);
-    if (ret < 0) {
-        return ret;
-    }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        /* in flight later than this it may be, but not durable then */
-        level = MIN(ttj_level(s), complete);
-    }
-    ret = s->disk_error ? s->disk_error : bdrv_co_flush(bs->file->bs);
-    if (s->disk_error) {
-        ret = s->disk_error; /* one that we waited for has failed */
-    }
-    if (ret < 0) {
-        s->disk_error = ret;
-        return ret;
-    }
-    if (guest) {
-        ret = ttj_append_flush(bs, complete);
-    }
-    return ret < 0 ? ret : ttj_append_checkpoint(bs, level, flags);
-}
-
-int coroutine_fn ttj_flush(BlockDriverState *bs, bool guest, uint32_t flags)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    bool wanted;
-    int ret;
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        wanted = s->checkpoint_wanted;
-        s->checkpoint_wanted = false;
-    }
-    ret = ttj_flush_all(bs, guest, flags);
-    if (ret < 0) {
-        QEMU_LOCK_GUARD(&s->lock);
-        s->checkpoint_wanted |= wanted;
-    }
-    return ret;
-}
-
-/* ---- captures ------------------------------------------------------------ */
-
-/* Marks [offset, offset + bytes) as captured by the PREIMAGE @seq. */
-static int ttj_mark_captured(BDRVTtjournalState *s, uint64_t seq,
-                             int64_t offset, int64_t bytes)
-{
-    TTJCapture *c;
-
-    if (!tt_blocks_add(s->unmapped, offset, bytes) ||
-        !tt_blocks_add(s->captured, offset, bytes)) {
-        return -ENOMEM;
-    }
-    c = g_new(TTJCapture, 1);
-    *c = (TTJCapture){ .seq = seq, .offset = offset, .bytes = bytes };
-    QTAILQ_INSERT_TAIL(&s->undurable, c, next);
-    return 0;
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_append_preimage(BlockDriverState *bs,
-                                                         int64_t offset,
-                                                         int64_t bytes,
-                                                         const uint8_t *buf)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    TTJEntry e = {
-        .req = {
-            .kind = TT_KIND_PREIMAGE,
-            .flags = buf ? 0 : TT_RECORD_ZEROES,
-            .disk_offset = offset,
-            .disk_length = bytes,
-            .payload = buf,
-            .payload_length = buf ? bytes : 0,
-        },
-    };
-    int ret = ttj_append(bs, &e);
-
-    return ret < 0 ? ret : ttj_mark_captured(s, e.seq, offset, bytes);
-}
-
-/*
- * Captures some of [offset, offset + bytes), which nobody has captured, and
- * returns how much.  A range that block status knows to be zero costs no read,
- * and is taken as far as it and the never captured range go: @room bytes.
- */
-static int64_t coroutine_fn GRAPH_RDLOCK ttj_capture_some(BlockDriverState *bs,
-                                                          int64_t offset,
-                                                          int64_t bytes,
-                                                          int64_t room)
-{
-    g_autofree uint8_t *unused = NULL;
-    uint8_t *buf;
-    int64_t pnum;
-    int ret;
-
-    ret = bdrv_co_block_status_above(bs->file->bs, NULL, offset,
-                                     MIN(room, TT_PREIMAGE_ZERO_MAX), &pnum,
-                                     NULL, NULL);
-    if (ret >= 0 && (ret & BDRV_BLOCK_ZERO)) {
-        /* whole blocks, or all up to the end of what is to be captured */
-        if (pnum < room) {
-            pnum = QEMU_ALIGN_DOWN(pnum, TT_GRID);
-        }
-        if (pnum) {
-            ret = ttj_append_preimage(bs, offset, pnum, NULL);
-            return ret < 0 ? ret : pnum;
-        }
-    }
-    bytes = MIN(bytes, CAPTURE_MAX);
-    buf = qemu_try_blockalign(bs->file->bs, bytes);
-    if (!buf) {
-        return -ENOMEM;
-    }
-    ret = bdrv_co_pread(bs->file, offset, bytes, buf, 0);
-    if (ret >= 0) {
-        ret = ttj_append_preimage(bs, offset, bytes,
-                                  buffer_is_zero(buf, bytes) ? NULL : buf);
-    }
-    qemu_vfree(buf);
-    return ret < 0 ? ret : bytes;
-}
-
-int coroutine_fn ttj_capture(BlockDriverState *bs, int64_t offset,
-                             int64_t bytes)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t size = s->writer.disk_size;
-    int64_t end = MIN(ROUND_UP(offset + bytes, TT_GRID), size);
-    int64_t at = QEMU_ALIGN_DOWN(offset, TT_GRID);
-    int64_t done = 0;
-
-    QEMU_LOCK_GUARD(&s->capture_lock);
-    for (; at < end && done >= 0; at += done) {
-        uint64_t run;
-
-        if (tt_blocks_test(s->captured, at, size - at, &run)) {
-            done = run;
-            continue;
-        }
-        done = ttj_capture_some(bs, at, MIN(run, end - at), run);
-    }
-    return MIN(done, 0);
-}
-
-/* The newest PREIMAGE of the range that is not durable, or 0. */
-static uint64_t coroutine_fn ttj_undurable(BDRVTtjournalState *s,
-                                           int64_t offset, int64_t bytes)
-{
-    TTJCapture *c, *next;
-    uint64_t seq = 0, durable;
-
-    offset = QEMU_ALIGN_DOWN(offset, TT_GRID);
-    bytes = ROUND_UP(bytes, TT_GRID) + TT_GRID;
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        durable = s->writer.durable_seq;
-    }
-    QEMU_LOCK_GUARD(&s->capture_lock);
-    QTAILQ_FOREACH_SAFE(c, &s->undurable, next, next) {
-        if (c->seq <= durable) {
-            QTAILQ_REMOVE(&s->undurable, c, next);
-            g_free(c);
-        } else if (ranges_overlap(c->offset, c->bytes, offset, bytes)) {
-            seq = MAX(seq, c->seq);
-        }
-    }
-    return seq;
-}
-
-int coroutine_fn ttj_captures_durable(BlockDriverState *bs, int64_t offset,
-                                      int64_t bytes)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    uint64_t seq = ttj_undurable(s, offset, bytes);
-
-    return seq ? ttj_make_durable(bs, seq) : 0;
+    return s->journal_error;
 }

@@ -1,9 +1,13 @@
 /*
  * ttjournal filter driver: what its files share
  *
- * The way of a write: ttjournal.c takes it from the guest, copies it, and has
- * ttjournal-append.c put it in the journal; then it goes to the disk.
- * ttjournal-open.c does everything from open to the first write, and close.
+ * The journal is the disk's write-ahead log.  The way of a write: ttjournal.c
+ * takes it from the guest and copies it; ttjournal-append.c puts it in the
+ * journal, and it is acknowledged; once it is durable there,
+ * ttjournal-writeback.c brings it to the disk.  ttjournal-checkpoint.c says
+ * in the journal how far the disk has come, ttjournal-resize.c changes its
+ * size, and ttjournal-open.c does everything from open to the first write,
+ * and close.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,6 +18,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/queue.h"
 
+#include <ttjournal/pending.h>
 #include <ttjournal/ttjournal.h>
 
 /*
@@ -22,51 +27,101 @@
  */
 #define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
 
+/* Bytes that several own: a frame that is not durable, and a version. */
+typedef struct TTJData {
+    unsigned refs; /* atomic */
+    uint8_t *bytes;
+} TTJData;
+
+/* One coroutine that waits for its records to be appended */
+typedef struct TTJWaiter {
+    Coroutine *co;
+    unsigned left; /* of its records */
+} TTJWaiter;
+
 /* One record on its way into the journal; lives on a coroutine's stack. */
 typedef struct TTJEntry {
     struct tt_request req;
-    bool to_disk; /* the disk is to be changed after this */
-    bool done;    /* ret and seq are set */
-    int ret;      /* 0 or -errno */
+    TTJData *data; /* req.payload is in it, unless it is inline or none */
+    int ret;       /* 0 or -errno */
     uint64_t seq;
     uint64_t frame_offset;
-    QSIMPLEQ_ENTRY(TTJEntry) next;    /* in pending */
-    QTAILQ_ENTRY(TTJEntry) in_flight; /* in in_flight, if to_disk */
+    TTJWaiter *waiter;
+    QSIMPLEQ_ENTRY(TTJEntry) next;
 } TTJEntry;
 
-/*
- * A write that is in the journal and that the disk refused.  Its buffer is
- * kept up to date with newer writes, so that writing it again is always right.
- */
-typedef struct TTJRefused {
-    uint64_t seq;
-    int64_t offset, bytes;
-    uint8_t *buf;
-    QTAILQ_ENTRY(TTJRefused) next;
-} TTJRefused;
+typedef QSIMPLEQ_HEAD(TTJEntries, TTJEntry) TTJEntries;
 
-/* A PREIMAGE that is in the journal but not yet durable there */
-typedef struct TTJCapture {
-    uint64_t seq;
-    int64_t offset, bytes;
-    QTAILQ_ENTRY(TTJCapture) next;
-} TTJCapture;
+/* A frame that is complete in the journal and not known durable there */
+typedef struct TTJFrame {
+    uint64_t offset, last_seq;
+    uint8_t *head;
+    QEMUIOVector qiov;
+    unsigned data_count;
+    TTJData **data;
+    QSIMPLEQ_ENTRY(TTJFrame) next;
+} TTJFrame;
+
+/* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
+typedef enum TTJGrowFor {
+    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO */
+    TTJ_GROW_FOR_US,    /* whatever makes good what was acknowledged */
+} TTJGrowFor;
+
+/* Room behind the journal's end; all but what says otherwise under its lock */
+typedef struct TTJGrowth {
+    CoMutex lock;    /* not held during I/O: growing or zeroing says who does */
+    CoQueue changed; /* growing or zeroing */
+    bool ahead_given;
+    uint64_t ahead;    /* how far room is made, and written, beyond the end */
+    uint64_t reserve;  /* what the guest must leave */
+    uint64_t captures; /* and what PREIMAGEs of pending data take; atomic */
+
+    bool known;     /* what follows */
+    bool is_file;   /* a local file, which grows by being written */
+    bool sparse;    /* it cannot allocate without writing */
+    uint64_t room;  /* the journal's size, as long as we alone change it */
+    uint64_t step;  /* how much room to try for next */
+    uint64_t reach; /* no append was granted that ends above this; 0: none */
+    bool growing;   /* the size is being changed */
+
+    uint64_t zeroed;  /* what lies between reach and this is written */
+    uint64_t zeroing; /* where a request that writes zeroes begins, or -1 */
+    /* Zeroing begins when half of it is used up and goes on until all is. */
+    bool filling;
+    bool stuck; /* zeroing has failed: not again before the size changes */
+    int64_t last_append;     /* ms */
+    uint64_t zeroes_written; /* bytes, for whoever counts */
+    uint8_t *zeroes;
+} TTJGrowth;
+
+/* What the user chooses; see BlockdevOptionsTtjournal. */
+typedef struct TTJOptions {
+    bool lazy; /* a guest's flush waits for the journal alone */
+    uint64_t max_pending;
+    int64_t max_pending_ns;
+    uint64_t checkpoint_bytes;
+    int64_t checkpoint_ns;
+} TTJOptions;
 
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
+    TTJGrowth growth;
+
+    TTJOptions options; /* changed by a reopen alone, which drains */
 
     /*
-     * Protects everything below but what says otherwise.  Not held during
-     * I/O: whoever does I/O first sets appending or flushing.
+     * Protects everything below but what says otherwise.  Never held across
+     * a yield: whoever does I/O first sets appending, flushing or writing.
      */
-    CoMutex lock;
+    QemuMutex lock;
 
-    bool recording; /* a session is open: set by open, not by lock */
+    bool recording; /* a session is open: set by open and close alone */
     /*
      * While nobody writes through the filter, others may write below it (it
      * can be inserted above a disk in use).  What they write is not recorded,
      * so the disk must be as it was when the last writer left: its generation
-     * in the block layer, and a local file's inode and time.  Main loop only.
+     * in the block layer, and a local file's inode and time.
      */
     bool served; /* somebody may write through the filter */
     unsigned left_gen;
@@ -74,37 +129,60 @@ typedef struct BDRVTtjournalState {
     uint64_t left_inode;
     int64_t left_mtime;
 
+    /* ---- the journal's end (ttjournal-append.c) ---- */
     uint32_t alignment; /* what the journal's medium writes at once, or more */
     struct tt_writer writer;
-    struct tt_batch *batch;            /* owned by whoever set appending */
-    bool appending;                    /* one append at a time */
-    bool flushing;                     /* one flush of the journal at a time */
-    CoQueue changed;                   /* appending, flushing or durable_seq */
-    QSIMPLEQ_HEAD(, TTJEntry) pending; /* in order of arrival */
-    uint8_t *zeroes;                   /* TT_ALIGNMENT_MAX bytes, constant */
-
+    struct tt_batch *batch; /* owned by whoever set appending */
+    bool appending;         /* one append at a time */
+    bool grouped;           /* the last frame had several records */
+    TTJEntries queue;       /* to be appended, in order of arrival */
+    CoQueue append_idle;    /* flushers that need appending for themselves */
+    QSIMPLEQ_HEAD(, TTJFrame) frames; /* complete, not durable, in order */
+    uint64_t frames_bytes;
+    bool flushing;       /* one flush of the journal at a time */
+    CoQueue flushed;     /* until flushing ends */
+    uint8_t *zeroes;     /* TT_ALIGNMENT_MAX bytes, constant */
+    bool full;           /* the last append for the guest found no room */
+    bool room_wanted;    /* ttj_grow_idle() may have something to do */
+    int64_t room_ns;     /* but not before */
+    uint64_t said_seq;   /* of the last record that is worth being durable */
+    uint64_t told_seq;   /* durable_seq of the newest complete frame */
+    int64_t appended_ns; /* when that was complete; monotonic */
+    uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
     /*
-     * A flush of the journal has failed: its page cache may have dropped what
-     * was acknowledged, and no later success can be believed.  Everything
-     * fails with this errno until the journal is opened again, when recovery
-     * rewrites what is not known durable.
+     * A flush of the journal has failed, and what was acknowledged could not
+     * be written again.  Everything fails with this errno until the journal
+     * is opened again, when recovery rewrites what is not known durable.
      */
     int journal_error;
-    /* The same for the disk: level_seq must not advance any more. */
-    int disk_error;
 
-    /* Records whose change of the disk is not complete, in order */
-    QTAILQ_HEAD(, TTJEntry) in_flight;
-
-    /* Read-locked by writes to the disk, write-locked to repeat refused ones */
-    CoRwlock disk_lock;
-    QTAILQ_HEAD(, TTJRefused) refused;
-
+    /* ---- what is not on the disk yet (ttjournal-writeback.c) ---- */
+    struct tt_pending *pending;
+    uint64_t admitted; /* bytes let in that are not in pending yet */
+    CoQueue room;      /* writes that wait for room in pending, in order */
+    bool writing;      /* one round of write-back at a time */
+    CoQueue written;   /* until writing ends */
+    int disk_error;    /* of the newest round; 0 once one succeeds */
     /*
-     * Taken before the others.  Read-locked by a write from its look at the
-     * disk's size until it is on the disk, write-locked by a resize.
+     * A flush of the disk has failed: the disk may have dropped what was
+     * written since the last good one.  All that is written again, from the
+     * journal, before a flush counts.
      */
-    CoRwlock resize_lock;
+    bool disk_doubtful;
+    bool settling; /* ttj_child_perm() has kept what is to be given up then */
+
+    /* The worker: a coroutine while there is something to do */
+    bool running; /* from the session's start to its end */
+    bool working;
+    unsigned waiting_for_room;
+    int64_t retry_ns;     /* after an error, not before */
+    int64_t undurable_ns; /* since when something is not durable */
+    unsigned quiesced;    /* drained: nothing new is begun */
+    QEMUTimer *timer;     /* of the node's AioContext */
+    QEMUBH *settled_bh;
+    uint64_t aged_seq; /* what is older than this has been pending too long */
+    uint64_t young_seq;
+    int64_t young_ns;
 
     /*
      * Taken before lock.  Invariant: a block that is not in captured has never
@@ -113,22 +191,50 @@ typedef struct BDRVTtjournalState {
     CoMutex capture_lock;
     struct tt_blocks *captured;
     struct tt_blocks *unmapped; /* captured, and in no CHECKPOINT yet */
-    QTAILQ_HEAD(, TTJCapture) undurable;
+    uint64_t capture_seq;       /* of the newest PREIMAGE */
 
-    bool checkpoint_wanted; /* a segment has begun */
+    /* ---- checkpoints (ttjournal-checkpoint.c) ---- */
+    /* Taken before capture_lock: one flush of the disk, and what follows it */
+    CoMutex level_lock;
+    uint64_t level_seq;     /* the disk is durable up to here */
+    uint64_t checkpoint_at; /* the journal's end when the last was made */
+    int64_t checkpoint_time;
+    bool changed; /* something was recorded since */
     uint64_t map_prev;
     uint32_t map_links;    /* CHECKPOINTs with ranges in the chain */
     uint64_t map_ranges;   /* and the ranges in them */
     uint64_t whole_ranges; /* when the map was last written whole */
+
+    /*
+     * Taken before all others.  Read-locked by a write from its look at the
+     * disk's size until it is recorded, write-locked by a resize.
+     */
+    CoRwlock resize_lock;
 } BDRVTtjournalState;
 
 /* ---- ttjournal-append.c ------------------------------------------------- */
 
+/* @bytes for payload, or NULL; the caller has the only reference. */
+TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes);
+void ttj_data_unref(TTJData *data);
+
 /*
- * Puts @e in the journal and returns when its frame is complete: 0 or -errno.
- * If @e->to_disk, it is in flight until ttj_disk_done().
+ * Puts @count records at @e in the journal, one after the other, and returns
+ * when their frames are complete: 0, or the first error.  WRITEs and ZEROes
+ * are pending then.
  */
-int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e);
+int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e,
+                                         unsigned count);
+
+/* Returns when the journal is durable up to @seq. */
+int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
+                                               uint64_t seq);
+
+/* Flushes the journal if nobody is doing so. */
+int coroutine_fn GRAPH_RDLOCK ttj_flush_ahead(BlockDriverState *bs);
+
+/* The last record whose frame is complete */
+uint64_t ttj_last_seq(BDRVTtjournalState *s);
 
 /*
  * Before the disk is written without an append: the journal's time must not
@@ -137,31 +243,97 @@ int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e);
  */
 int coroutine_fn GRAPH_RDLOCK ttj_still_here(BlockDriverState *bs);
 
-/* The disk has been changed as @e says. */
-void coroutine_fn ttj_disk_done(BlockDriverState *bs, TTJEntry *e);
+void ttj_frames_clear(BDRVTtjournalState *s);
 
-/* Returns when the journal is durable up to @seq. */
-int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
-                                               uint64_t seq);
+/* ---- ttjournal-grow.c --------------------------------------------------- */
 
-/* The same for all that is complete now. */
-int coroutine_fn GRAPH_RDLOCK ttj_make_all_durable(BlockDriverState *bs);
+/* Takes the option `ahead` out of @options. */
+int ttj_grow_options(BlockDriverState *bs, QDict *options, Error **errp);
+/* Once, before anything else but that */
+void ttj_grow_init(BDRVTtjournalState *s);
+/* A session has ended: nothing is in flight. */
+void ttj_grow_clear(BDRVTtjournalState *s);
 
 /*
- * Brings the disk level and makes both durable, then appends FLUSH (if
- * @guest) and a CHECKPOINT with @flags.
+ * Before each append, which ends at @end: makes room for it.  0, -ENOSPC, or
+ * -errno.  Several may be called at once; an append that was granted may fail
+ * and be tried again.
  */
-int coroutine_fn GRAPH_RDLOCK ttj_flush(BlockDriverState *bs, bool guest,
-                                        uint32_t flags);
+int coroutine_fn GRAPH_RDLOCK ttj_grow(BlockDriverState *bs, uint64_t end,
+                                       TTJGrowFor who);
+
+/*
+ * While no append is under way nor wanted: one bounded step of writing zeroes
+ * behind the end.  0 if nothing is left to do before the next append;
+ * otherwise call it again in so many ms.  If that is 1, a step was taken: the
+ * caller flushes the journal, as it always does, for it alone knows what a
+ * flush that fails means.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_grow_idle(BlockDriverState *bs);
+
+/* tt_source.next_data of the journal; @opaque is the filter's node. */
+uint64_t ttj_next_data(void *opaque, uint64_t offset);
+
+/* ---- ttjournal-writeback.c ---------------------------------------------- */
+
+/* Waits until @bytes fit into what may be pending: 0 or -errno. */
+int coroutine_fn ttj_admit(BlockDriverState *bs, uint64_t bytes);
+/* Lets those in who wait and for whom there is room. Called with lock held. */
+void ttj_room(BlockDriverState *bs);
 
 /*
  * PREIMAGEs for what was never captured of [offset, offset + bytes): in the
- * journal when it returns, made durable by ttj_captures_durable().
+ * journal when it returns, durable up to capture_seq is what they need.
  */
 int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
                                           int64_t bytes);
+
+/*
+ * Brings to the disk all that is pending up to @seq, which is durable, and
+ * returns 0 or what the disk said.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
+                                             uint64_t seq);
+
+/* May the disk have to be written? Called with lock held. */
+bool ttj_unsettled(BDRVTtjournalState *s);
+
+/* Starts the worker if there is something to do. Called with lock held. */
+void ttj_kick(BlockDriverState *bs);
+/* What it needs from open to close; it must not be working at the end. */
+void ttj_open_worker(BlockDriverState *bs);
+void ttj_close_worker(BlockDriverState *bs);
+void ttj_drain_begin(BlockDriverState *bs);
+void ttj_drain_end(BlockDriverState *bs);
+void ttj_detach_timer(BlockDriverState *bs);
+void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx);
+
+/* ---- ttjournal-checkpoint.c --------------------------------------------- */
+
+/* Flushes the disk: all that was on it when this was called is level then. */
+int coroutine_fn GRAPH_RDLOCK ttj_flush_disk(BlockDriverState *bs);
+
+/* Flushes the disk and appends a CHECKPOINT with @flags. */
+int coroutine_fn GRAPH_RDLOCK ttj_checkpoint(BlockDriverState *bs,
+                                             uint32_t flags);
+/* Is one due?  Called with lock held. */
+bool ttj_checkpoint_due(BDRVTtjournalState *s, int64_t now);
+
+/* Brings to the disk all that is in the journal now; does not flush it. */
+int coroutine_fn GRAPH_RDLOCK ttj_level(BlockDriverState *bs);
+
+/* ---- ttjournal-resize.c ------------------------------------------------- */
+
 int coroutine_fn GRAPH_RDLOCK
-ttj_captures_durable(BlockDriverState *bs, int64_t offset, int64_t bytes);
+ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                PreallocMode prealloc, BdrvRequestFlags flags, Error **errp);
+/*
+ * Takes resize_lock for a write up to @end.  A format above the filter lets
+ * its file grow by writing behind its end.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_lock_size(BlockDriverState *bs, int64_t end);
+
+/* ---- ttjournal-open.c --------------------------------------------------- */
 
 /* What is at hand from open to the first write */
 typedef struct TTJStart {
@@ -176,9 +348,8 @@ typedef struct TTJStart {
     bool done;
 } TTJStart;
 
-/* ---- ttjournal-open.c --------------------------------------------------- */
-
 void ttj_init_state(BDRVTtjournalState *s);
+void ttj_destroy_state(BDRVTtjournalState *s);
 void ttj_free_state(BDRVTtjournalState *s);
 
 /* Opens a session if the node is writable, after proof and recovery. */
@@ -186,8 +357,17 @@ int ttj_start(BlockDriverState *bs, Error **errp);
 /* The same after the node was inactive; refuses if there is much to redo. */
 void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
                                                   Error **errp);
-/* Levels the disk and closes the session clean: 0 or -errno. */
+/* Levels the disk and closes the session clean: 0 or -errno.  The worker
+ * has ended, in either case. */
 int ttj_stop(BlockDriverState *bs);
+/* From here on the worker brings to the disk what is recorded. */
+void ttj_run_worker(BlockDriverState *bs);
+
+/*
+ * Writes to the disk the newest versions that the journal has above the last
+ * CHECKPOINT's level.  Nothing is written back meanwhile.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_redo_again(BlockDriverState *bs);
 
 /* Remembers the disk as it is now; see BDRVTtjournalState.served. */
 void ttj_disk_left(BlockDriverState *bs);
@@ -217,10 +397,5 @@ bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
 uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs);
 /* Compares the disk with what the journal says: 0, or why it is refused. */
 int coroutine_fn GRAPH_RDLOCK ttj_prove(TTJStart *st, Error **errp);
-
-/* ---- ttjournal.c -------------------------------------------------------- */
-
-/* Writes to the disk what the journal has, and remembers what it refuses. */
-int coroutine_fn GRAPH_RDLOCK ttj_write_disk(BlockDriverState *bs, TTJEntry *e);
 
 #endif

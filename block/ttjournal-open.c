@@ -163,6 +163,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_scan(TTJStart *st, Error **errp)
     }
     st->source = (struct tt_source){
         .read = ttj_read_journal,
+        .next_data = ttj_next_data,
         .opaque = bs,
         .size = journal_size,
     };
@@ -288,7 +289,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_session(TTJStart *st)
         return -ENOMEM;
     }
     e.req.payload = body;
-    ret = ttj_append(st->bs, &e);
+    ret = ttj_append(st->bs, &e, 1);
     free(body);
     return ret < 0 ? ret : ttj_make_durable(st->bs, e.seq);
 }
@@ -319,7 +320,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_damages(TTJStart *st)
         warn_report("ttjournal: the journal is damaged at %" PRIu64
                     ": records %" PRIu64 " to %" PRIu64 " are missing",
                     d->offset, d->first_seq, d->last_seq);
-        ret = ttj_append(st->bs, &e);
+        ret = ttj_append(st->bs, &e, 1);
     }
     return ret;
 }
@@ -336,13 +337,14 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_shrink(TTJStart *st)
         },
     };
 
-    return size < 0 ? size : ttj_append(st->bs, &e);
+    return size < 0 ? size : ttj_append(st->bs, &e, 1);
 }
 
 /* ---- 5 and 6: captures and redo ------------------------------------------- */
 
 static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
 {
+    BDRVTtjournalState *s = st->bs->opaque;
     struct tt_recovery *r = &st->recovery;
     int64_t length = bdrv_co_getlength(st->bs->file->bs);
     uint64_t size = MAX(length, 0);
@@ -356,7 +358,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
                 MIN(r->redos[i].disk_length, size - r->redos[i].disk_offset));
         }
     }
-    return ret < 0 ? ret : ttj_make_all_durable(st->bs);
+    return ret < 0 ? ret : ttj_make_durable(st->bs, ttj_last_seq(s));
 }
 
 /*
@@ -428,6 +430,48 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
     return ret;
 }
 
+int coroutine_fn ttj_redo_again(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJStart st = { .bs = bs, .super = s->writer.super };
+    struct tt_error err;
+    Error *local_err = NULL;
+    uint64_t last;
+    int ret;
+
+    st.source = (struct tt_source){ .read = ttj_read_journal,
+                                    .next_data = ttj_next_data,
+                                    .opaque = bs };
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        while (s->appending) {
+            qemu_co_queue_wait(&s->append_idle, &s->lock);
+        }
+        /* no frame above this, or what it hides would be left out */
+        st.source.size = s->writer.next_offset;
+        last = ttj_last_seq(s);
+    }
+    ret = ttj_make_durable(bs, last);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = tt_recovery_run(&st.super, &st.source, &st.recovery, &err);
+    if (ret < 0) {
+        ret = ttj_error(bs, ret, &local_err, &err);
+    } else {
+        /* some of it is still pending, and was never captured */
+        ret = ttj_capture_redos(&st);
+    }
+    if (ret == 0) {
+        /* what is pending is written once more after this */
+        ret = ttj_redo(&st, &local_err);
+    }
+    if (local_err) {
+        error_report_err(local_err);
+    }
+    tt_recovery_clear(&st.recovery);
+    return ret;
+}
+
 static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
 {
     BDRVTtjournalState *s = st->bs->opaque;
@@ -452,6 +496,7 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         if (r->damage_count || r->scan.unreadable) {
             s->writer.force_segment = true;
         }
+        s->level_seq = r->level_seq;
         s->captured = g_steal_pointer(&r->captured);
         s->unmapped = g_steal_pointer(&r->unmapped);
         s->map_prev = r->map_prev;
@@ -486,7 +531,7 @@ static int coroutine_fn ttj_redo_and_checkpoint(TTJStart *st, Error **errp)
     if (ret < 0) {
         return ret;
     }
-    ret = ttj_flush(st->bs, false, 0);
+    ret = ttj_checkpoint(st->bs, 0);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot flush after recovery");
         return ret;
@@ -568,48 +613,56 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
     return ret;
 }
 
+/* What a node has from open to close */
 void ttj_init_state(BDRVTtjournalState *s)
 {
-    qemu_co_mutex_init(&s->lock);
+    qemu_mutex_init(&s->lock);
+    ttj_grow_init(s);
     qemu_co_rwlock_init(&s->resize_lock);
+    qemu_co_mutex_init(&s->level_lock);
     qemu_co_mutex_init(&s->capture_lock);
-    qemu_co_rwlock_init(&s->disk_lock);
-    qemu_co_queue_init(&s->changed);
-    QSIMPLEQ_INIT(&s->pending);
-    QTAILQ_INIT(&s->in_flight);
-    QTAILQ_INIT(&s->refused);
-    QTAILQ_INIT(&s->undurable);
+    qemu_co_queue_init(&s->append_idle);
+    qemu_co_queue_init(&s->flushed);
+    qemu_co_queue_init(&s->room);
+    qemu_co_queue_init(&s->written);
+    QSIMPLEQ_INIT(&s->queue);
+    QSIMPLEQ_INIT(&s->frames);
+}
+
+void ttj_destroy_state(BDRVTtjournalState *s)
+{
+    ttj_free_state(s);
+    qemu_mutex_destroy(&s->lock);
 }
 
 /* Forgets the session; the node can start another. */
 void ttj_free_state(BDRVTtjournalState *s)
 {
-    TTJRefused *r, *next_r;
-    TTJCapture *c, *next_c;
-
-    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next_r) {
-        QTAILQ_REMOVE(&s->refused, r, next);
-        qemu_vfree(r->buf);
-        g_free(r);
-    }
-    QTAILQ_FOREACH_SAFE(c, &s->undurable, next, next_c) {
-        QTAILQ_REMOVE(&s->undurable, c, next);
-        g_free(c);
-    }
+    ttj_grow_clear(s);
+    ttj_frames_clear(s);
+    tt_pending_free(s->pending);
     tt_writer_clear(&s->writer);
     tt_batch_free(s->batch);
     tt_blocks_free(s->captured);
     tt_blocks_free(s->unmapped);
     qemu_vfree(s->zeroes);
     memset(&s->writer, 0, sizeof(s->writer));
+    s->pending = NULL;
     s->batch = NULL;
     s->captured = s->unmapped = NULL;
     s->zeroes = NULL;
-    s->recording = false;
+    s->recording = s->running = s->full = s->room_wanted = false;
     s->journal_error = s->disk_error = 0;
-    s->checkpoint_wanted = false;
+    s->disk_doubtful = s->changed = s->settling = false;
+    s->note_seq = s->told_seq = s->said_seq = s->capture_seq = s->level_seq = 0;
+    s->aged_seq = s->young_seq = 0;
     s->map_prev = s->map_ranges = s->whole_ranges = 0;
     s->map_links = 0;
+}
+
+static void ttj_release(void *owner)
+{
+    ttj_data_unref(owner);
 }
 
 static int ttj_prepare(BlockDriverState *bs)
@@ -618,7 +671,8 @@ static int ttj_prepare(BlockDriverState *bs)
 
     s->zeroes = qemu_blockalign0(s->journal->bs, TT_ALIGNMENT_MAX);
     s->batch = tt_batch_new();
-    return s->batch ? 0 : -ENOMEM;
+    s->pending = tt_pending_new(ttj_release);
+    return s->batch && s->pending ? 0 : -ENOMEM;
 }
 
 static int ttj_refuse_behind(Error **errp, const char *what_to_do)
@@ -628,6 +682,32 @@ static int ttj_refuse_behind(Error **errp, const char *what_to_do)
                "crash: %s",
                what_to_do);
     return -EUCLEAN;
+}
+
+void ttj_run_worker(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    ttj_disk_left(bs);
+    QEMU_LOCK_GUARD(&s->lock);
+    s->checkpoint_at = s->writer.next_offset;
+    s->checkpoint_time = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    s->running = true;
+    ttj_kick(bs);
+}
+
+static void ttj_stop_worker(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->running = false;
+        s->quiesced++;
+    }
+    BDRV_POLL_WHILE(bs, qatomic_read(&s->working));
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->quiesced--;
+    }
 }
 
 int ttj_start(BlockDriverState *bs, Error **errp)
@@ -659,7 +739,7 @@ int ttj_start(BlockDriverState *bs, Error **errp)
     if (ret < 0) {
         ttj_free_state(s);
     } else if (s->recording) {
-        ttj_disk_left(bs);
+        ttj_run_worker(bs);
     }
     return ret;
 }
@@ -697,7 +777,7 @@ void coroutine_fn ttj_co_start_again(BlockDriverState *bs, Error **errp)
     if (ret < 0) {
         ttj_free_state(s);
     } else {
-        ttj_disk_left(bs);
+        ttj_run_worker(bs);
     }
 }
 
@@ -706,9 +786,14 @@ static int coroutine_fn ttj_seal(TTJStart *st, Error **errp)
     int ret;
 
     assume_graph_lock();
-    ret = ttj_flush(st->bs, false, TT_CHECKPOINT_CLEAN);
+    ret = ttj_level(st->bs);
     if (ret == 0) {
-        ret = ttj_make_all_durable(st->bs);
+        ret = ttj_checkpoint(st->bs, TT_CHECKPOINT_CLEAN);
+    }
+    if (ret == 0) {
+        BDRVTtjournalState *s = st->bs->opaque;
+
+        ret = ttj_make_durable(st->bs, ttj_last_seq(s));
     }
     return ret;
 }
@@ -722,6 +807,7 @@ int ttj_stop(BlockDriverState *bs)
     if (!s->recording) {
         return 0;
     }
+    ttj_stop_worker(bs);
     ret = ttj_run(&st, ttj_seal, NULL);
     if (ret < 0) {
         error_report("ttjournal: the journal could not be closed clean: %s; "

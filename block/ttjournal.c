@@ -5,16 +5,18 @@
  *     -blockdev driver=ttjournal,node-name=d,file=disk0,journal=j0
  *
  * The way of a write, and why in this order:
- *   1. It waits until nothing that overlaps it is in flight, so that journal
- *      and disk see overlapping writes in one order.
- *   2. Its bytes are copied.  The guest can change its buffer meanwhile; what
+ *   1. Its bytes are copied.  The guest can change its buffer meanwhile; what
  *      is hashed, recorded and written to the disk is this one copy.
- *   3. What its blocks held before, if never overwritten, is captured.
- *   4. It is appended to the journal, with others that arrive meanwhile.
- *   5. Captures are made durable: from here on originals cannot be lost.
- *   6. It is written to the disk, and acknowledged.
- * A write that is acknowledged is in the journal; one that is on the disk is
- * in the journal, too.
+ *   2. It is appended to the journal, with others that arrive meanwhile.  The
+ *      order in which writes arrive here is their order in the journal, and
+ *      so on the disk.
+ *   3. It is acknowledged.  Reads find it in memory from here on.
+ *   4. A flush makes it durable in the journal: the guest's, or our own.
+ *   5. What its blocks held before, if never overwritten, is captured, and
+ *      made durable: from here on originals cannot be lost.
+ *   6. It is written to the disk.
+ * A guest's flush returns after 4 (disk-flush=lazy), or after 6 and a flush of
+ * the disk (disk-flush=guest).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,410 +24,131 @@
 #include "block/block-io.h"
 #include "block/qdict.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-block-core.h"
+#include "qapi/qobject-input-visitor.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "qemu/memalign.h"
 #include "qemu/module.h"
-#include "qemu/range.h"
+#include "qemu/option.h"
 #include "qemu/units.h"
 
 #include "ttjournal-int.h"
 
-/* Bytes that the disk refused and that are kept for the next flush */
-#define REFUSED_MAX (64 * MiB)
+/* ---- flushes ------------------------------------------------------------- */
 
-/* ---- requests ------------------------------------------------------------ */
-
-/* Waits for everything in flight that overlaps, and keeps later ones out. */
-static void coroutine_fn GRAPH_RDLOCK ttj_serialise(BlockDriverState *bs)
-{
-    BdrvTrackedRequest *req = bdrv_co_get_self_request(bs);
-
-    bdrv_make_request_serialising(req, bs->bl.request_alignment);
-}
-
-/*
- * Refused writes hold the newest bytes of their range: what succeeds later is
- * copied over them.  Called with disk_lock held, and nothing that overlaps
- * in flight.
- */
-static void coroutine_fn ttj_update_refused(BDRVTtjournalState *s,
-                                            const struct tt_request *req)
-{
-    int64_t offset = req->disk_offset, end = offset + req->disk_length;
-    const uint8_t *payload = req->payload;
-    TTJRefused *r;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    QTAILQ_FOREACH(r, &s->refused, next) {
-        int64_t from = MAX(offset, r->offset);
-        int64_t to = MIN(end, r->offset + r->bytes);
-
-        if (from >= to) {
-            continue;
-        }
-        if (payload) {
-            memcpy(r->buf + (from - r->offset), payload + (from - offset),
-                   to - from);
-        } else {
-            memset(r->buf + (from - r->offset), 0, to - from);
-        }
-    }
-}
-
-/*
- * The disk refused what the journal has: the next flush will try again.  With
- * too much of it, recovery has to: the disk is not believed any more.  Called
- * behind ttj_update_refused(), under the same disk_lock.
- */
-static void coroutine_fn GRAPH_RDLOCK
-ttj_keep_refused(BlockDriverState *bs, const TTJEntry *e, int error)
+/* Everything up to @seq is as safe as the guest was promised. */
+static int coroutine_fn GRAPH_RDLOCK ttj_flush_to(BlockDriverState *bs,
+                                                  uint64_t seq)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int64_t offset = e->req.disk_offset, bytes = e->req.disk_length;
-    int64_t total = bytes;
-    TTJRefused *r;
-    uint8_t *buf;
+    int ret = ttj_make_durable(bs, seq);
 
-    QEMU_LOCK_GUARD(&s->lock);
-    QTAILQ_FOREACH(r, &s->refused, next) {
-        if (r->offset <= offset && offset + bytes <= r->offset + r->bytes) {
-            return; /* it holds these bytes already */
-        }
-        total += r->bytes;
+    if (ret < 0 || s->options.lazy) {
+        return ret;
     }
-    buf =
-        total <= REFUSED_MAX ? qemu_try_blockalign(bs->file->bs, bytes) : NULL;
-    if (!buf) {
-        s->disk_error = s->disk_error ? s->disk_error : error;
-        return;
-    }
-    if (e->req.payload) {
-        memcpy(buf, e->req.payload, bytes);
-    } else {
-        memset(buf, 0, bytes);
-    }
-    r = g_new(TTJRefused, 1);
-    *r = (TTJRefused){
-        .seq = e->seq,
-        .offset = offset,
-        .bytes = bytes,
-        .buf = buf,
-    };
-    QTAILQ_INSERT_TAIL(&s->refused, r, next);
+    ret = ttj_write_back(bs, seq);
+    return ret < 0 ? ret : ttj_flush_disk(bs);
 }
 
-int coroutine_fn ttj_write_disk(BlockDriverState *bs, TTJEntry *e)
+static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    const struct tt_request *req = &e->req;
+    uint64_t seq;
     int ret;
 
-    qemu_co_rwlock_rdlock(&s->disk_lock);
-    ttj_update_refused(s, req);
-    if (req->kind == TT_KIND_WRITE) {
-        ret = bdrv_co_pwrite(bs->file, req->disk_offset, req->disk_length,
-                             req->payload, 0);
-    } else {
-        ret = bdrv_co_pwrite_zeroes(
-            bs->file, req->disk_offset, req->disk_length,
-            req->flags & TT_RECORD_UNMAP ? BDRV_REQ_MAY_UNMAP : 0);
+    if (!s->recording) {
+        return bdrv_co_flush(bs->file->bs);
     }
-    if (ret < 0) {
-        ttj_keep_refused(bs, e, ret);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        seq = ttj_last_seq(s);
     }
-    qemu_co_rwlock_unlock(&s->disk_lock);
-    ttj_disk_done(bs, e);
+    ret = ttj_flush_to(bs, seq);
+    if (ret == 0) {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->note_seq = MAX(s->note_seq, seq);
+        ttj_kick(bs);
+    }
     return ret;
 }
 
-/* ---- resize -------------------------------------------------------------- */
-
-/* Refused writes behind the disk's new end are gone with it. */
-static void coroutine_fn ttj_trim_refused(BDRVTtjournalState *s, int64_t size)
-{
-    TTJRefused *r, *next;
-
-    qemu_co_rwlock_wrlock(&s->disk_lock);
-    qemu_co_mutex_lock(&s->lock);
-    QTAILQ_FOREACH_SAFE(r, &s->refused, next, next) {
-        if (r->offset >= size) {
-            QTAILQ_REMOVE(&s->refused, r, next);
-            qemu_vfree(r->buf);
-            g_free(r);
-        } else {
-            r->bytes = MIN(r->bytes, size - r->offset);
-        }
-    }
-    qemu_co_mutex_unlock(&s->lock);
-    qemu_co_rwlock_unlock(&s->disk_lock);
-}
+/* ---- writes -------------------------------------------------------------- */
 
 /*
- * Appends RESIZE.  What it adds is born captured, and the map that a
- * CHECKPOINT carries is as of its place: no CHECKPOINT between the two.
+ * The journal is full, but for what is kept to capture pending data: without
+ * any there may be room.
  */
 static int coroutine_fn GRAPH_RDLOCK
-ttj_append_resize(BlockDriverState *bs, TTJEntry *e, int64_t from, int64_t to)
+ttj_append_again(BlockDriverState *bs, TTJEntry *e, unsigned count)
 {
     BDRVTtjournalState *s = bs->opaque;
-    /* the block that the old end cuts was captured before */
-    int64_t born = ROUND_UP(from, TT_GRID);
-    int ret;
 
-    e->req = (struct tt_request){
-        .kind = TT_KIND_RESIZE,
-        .disk_offset = from,
-        .disk_length = to,
-    };
-    QEMU_LOCK_GUARD(&s->capture_lock);
-    ret = ttj_append(bs, e);
-    if (ret == 0 && born < to &&
-        (!tt_blocks_add(s->unmapped, born, to - born) ||
-         !tt_blocks_add(s->captured, born, to - born))) {
-        /* recovery finds it in the RESIZE; until then it is captured twice */
-        warn_report("ttjournal: out of memory for the map of new blocks");
+    if (ttj_level(bs) < 0) {
+        return -ENOSPC;
     }
-    return ret;
-}
-
-/* The journal names one size: a disk that is only "large enough" has another. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_resize_disk(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
-                BdrvRequestFlags flags, Error **errp)
-{
-    int ret = bdrv_co_truncate(bs->file, size, true, prealloc, flags, errp);
-
-    if (ret == 0 && bdrv_co_getlength(bs->file->bs) != size) {
-        error_setg(errp, "ttjournal: disk '%s' cannot have %" PRId64 " bytes",
-                   ttj_name(bs->file->bs), size);
-        ret = -ENOTSUP;
-    }
-    return ret;
-}
-
-/* The journal does not say what size the disk has: nothing more is recorded. */
-static void coroutine_fn ttj_lost_size(BDRVTtjournalState *s, int error)
-{
-    QEMU_LOCK_GUARD(&s->lock);
-    s->journal_error = s->journal_error ? s->journal_error : error;
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_capture_to_end(BlockDriverState *bs,
-                                                        int64_t from)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t end = s->writer.disk_size, step;
-    int ret = 0;
-
-    for (; from < end && ret == 0; from += step) {
-        step = MIN(end - from, (int64_t)TT_ZERO_RECORD_MAX);
-        ret = ttj_capture(bs, from, step);
-    }
-    return ret;
-}
-
-/*
- * Once what a shrink takes away is captured, and all is durable, every byte of
- * it is in the journal: then the disk goes first, and if it refuses there is
- * nothing to undo.  After a crash in between the disk is shorter than the
- * journal says, and recovery appends the RESIZE.
- */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_shrink(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
-           BdrvRequestFlags flags, Error **errp)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t old = s->writer.disk_size;
-    TTJEntry e = { 0 };
-    int ret = ttj_capture_to_end(bs, size);
-
-    if (ret == 0) {
-        ret = ttj_make_all_durable(bs);
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret,
-                         "ttjournal: cannot record what is cut off");
-        return ret;
-    }
-    ret = ttj_resize_disk(bs, size, prealloc, flags, errp);
-    if (ret < 0) {
-        return ret;
-    }
-    ttj_trim_refused(s, size);
-    ret = ttj_append_resize(bs, &e, old, size);
-    if (ret < 0) {
-        ttj_lost_size(s, ret);
-        error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
-    }
-    return ret;
-}
-
-/* What growth adds is zero from its RESIZE on: the disk is told to make it so. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_grow(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
-         BdrvRequestFlags flags, Error **errp)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t old = s->writer.disk_size;
-    int64_t cut = QEMU_ALIGN_DOWN(old, TT_GRID);
-    TTJEntry e = { .to_disk = true }, back = { 0 };
-    int ret, err;
-
-    if (!(bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
-        error_setg(errp,
-                   "ttjournal: disk '%s' cannot grow by zeroes: remove "
-                   "the node, grow the disk, and begin a new journal",
-                   ttj_name(bs->file->bs));
-        return -ENOTSUP;
-    }
-    ret = ttj_capture_to_end(bs, cut);
-    if (ret == 0) {
-        ret = ttj_captures_durable(bs, cut, old - cut);
-    }
-    if (ret == 0) {
-        ret = ttj_append_resize(bs, &e, old, size);
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
-        return ret;
-    }
-    ret =
-        ttj_resize_disk(bs, size, prealloc, flags | BDRV_REQ_ZERO_WRITE, errp);
-    ttj_disk_done(bs, &e);
-    if (ret < 0) {
-        err = ttj_append_resize(bs, &back, size, old);
-        if (err < 0) {
-            ttj_lost_size(s, err);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        for (unsigned i = 0; i < count; i++) {
+            s->admitted += e[i].req.payload_length;
         }
     }
-    return ret;
+    return ttj_append(bs, e, count);
 }
 
-/* Called with resize_lock held for writing: no write is on its way. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
-           BdrvRequestFlags flags, Error **errp)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t old = s->writer.disk_size;
-
-    if (size == old) {
-        return 0;
-    }
-    if (size % TT_SECTOR || (uint64_t)size > TT_DISK_SIZE_MAX) {
-        error_setg(errp,
-                   "ttjournal: new size %" PRId64 " is not a multiple "
-                   "of %u or too large",
-                   size, TT_SECTOR);
-        return -EINVAL;
-    }
-    return size < old ? ttj_shrink(bs, size, prealloc, flags, errp)
-                      : ttj_grow(bs, size, prealloc, flags, errp);
-}
-
-static int coroutine_fn GRAPH_RDLOCK
-ttj_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int ret;
-
-    qemu_co_rwlock_wrlock(&s->resize_lock);
-    ret = ttj_resize(bs, offset, prealloc, flags, errp);
-    qemu_co_rwlock_unlock(&s->resize_lock);
-    return ret;
-}
-
-/*
- * Takes resize_lock for a write up to @end.  A format above the filter lets
- * its file grow by writing behind its end.
- */
-static int coroutine_fn GRAPH_RDLOCK ttj_lock_size(BlockDriverState *bs,
-                                                   int64_t end)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int ret = 0;
-
-    qemu_co_rwlock_rdlock(&s->resize_lock);
-    while ((uint64_t)end > s->writer.disk_size && ret == 0) {
-        qemu_co_rwlock_unlock(&s->resize_lock);
-        qemu_co_rwlock_wrlock(&s->resize_lock);
-        if ((uint64_t)end > s->writer.disk_size) {
-            ret = ttj_resize(bs, end, PREALLOC_MODE_OFF, 0, NULL);
-        }
-        qemu_co_rwlock_downgrade(&s->resize_lock);
-    }
-    if (ret < 0) {
-        qemu_co_rwlock_unlock(&s->resize_lock);
-    }
-    return ret;
-}
-
-/* ---- recording ----------------------------------------------------------- */
-
-/* Steps 3 to 6 for a WRITE or ZERO of at most one record. */
-static int coroutine_fn GRAPH_RDLOCK ttj_record_locked(BlockDriverState *bs,
-                                                       TTJEntry *e)
-{
-    int64_t offset = e->req.disk_offset, bytes = e->req.disk_length;
-    int ret = ttj_capture(bs, offset, bytes);
-
-    if (ret < 0) {
-        return ret;
-    }
-    e->to_disk = true;
-    ret = ttj_append(bs, e);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = ttj_captures_durable(bs, offset, bytes);
-    if (ret < 0) {
-        /* journal_error: no CHECKPOINT will pass it, and recovery redoes it */
-        ttj_disk_done(bs, e);
-        return ret;
-    }
-    return ttj_write_disk(bs, e);
-}
-
+/* Steps 2 and 3, and all of them for FUA; resize_lock is held, and let go. */
 static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
-                                                TTJEntry *e)
+                                                TTJEntry *e, unsigned count,
+                                                BdrvRequestFlags flags)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int ret = ttj_lock_size(bs, e->req.disk_offset + e->req.disk_length);
+    int ret = ttj_append(bs, e, count);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == -ENOSPC) {
+        ret = ttj_append_again(bs, e, count);
     }
-    ret = ttj_record_locked(bs, e);
     qemu_co_rwlock_unlock(&s->resize_lock);
-    if (ret == 0 && s->checkpoint_wanted && !s->disk_error) {
-        /*
-         * A segment has begun: what recovery has to redo stays bounded.  The
-         * write itself is done; what is wrong fails the guest's next flush.
-         */
-        ttj_flush(bs, false, 0);
+    if (ret == 0 && (flags & BDRV_REQ_FUA)) {
+        ret = ttj_flush_to(bs, e[count - 1].seq);
     }
     return ret;
 }
 
-/* One record; @copy has room for it. */
-static int coroutine_fn GRAPH_RDLOCK
-ttj_write_part(BlockDriverState *bs, int64_t offset, QEMUIOVector *qiov,
-               size_t from, size_t bytes, uint8_t *copy)
+/* The records that [offset, offset + bytes) is cut into */
+static unsigned ttj_count_parts(int64_t offset, int64_t bytes)
 {
-    TTJEntry e = {
-        .req = {
-            .kind = TT_KIND_WRITE,
-            .disk_offset = offset,
-            .disk_length = bytes,
-            .payload = copy,
-            .payload_length = bytes,
-        },
-    };
+    int64_t from = QEMU_ALIGN_DOWN(offset, TT_GRID);
 
-    qemu_iovec_to_buf(qiov, from, copy, bytes);
-    return ttj_record(bs, &e);
+    return DIV_ROUND_UP(offset + bytes - from, TT_PAYLOAD_RECORD_MAX);
+}
+
+/* Copies the request into as many records as it takes. */
+static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
+                          int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                          BdrvRequestFlags flags)
+{
+    size_t from = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        /* cut on the grid, so that no block has two checksums */
+        size_t part = MIN(bytes - from,
+                          TT_PAYLOAD_RECORD_MAX - (offset + from) % TT_GRID);
+
+        e[i].data = ttj_data_new(bs, part);
+        if (!e[i].data) {
+            return -ENOMEM;
+        }
+        qemu_iovec_to_buf(qiov, from, e[i].data->bytes, part);
+        e[i].req = (struct tt_request){
+            .kind = TT_KIND_WRITE,
+            .flags = flags & BDRV_REQ_FUA ? TT_RECORD_FUA : 0,
+            .disk_offset = offset + from,
+            .disk_length = part,
+            .payload = e[i].data->bytes,
+            .payload_length = part,
+        };
+        from += part;
+    }
+    assert(from == bytes);
+    return 0;
 }
 
 /* A large request is several records, acknowledged after the last. */
@@ -433,45 +156,61 @@ static int coroutine_fn GRAPH_RDLOCK
 ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
-    size_t left = bytes, part;
-    uint8_t *copy;
-    int ret = 0;
+    BDRVTtjournalState *s = bs->opaque;
+    unsigned count = ttj_count_parts(offset, bytes);
+    TTJEntry one = { 0 };
+    g_autofree TTJEntry *many = count > 1 ? g_new0(TTJEntry, count) : NULL;
+    TTJEntry *e = many ? many : &one;
+    int ret;
 
     if (!bytes) {
         return 0; /* it changes nothing, and no record can say that */
     }
-    copy = qemu_try_blockalign(bs->file->bs, MIN(left, TT_PAYLOAD_RECORD_MAX));
-    if (!copy) {
-        return -ENOMEM;
+    ret = ttj_admit(bs, bytes);
+    if (ret < 0) {
+        return ret;
     }
-    ttj_serialise(bs);
-    for (; left && ret == 0; left -= part, offset += part) {
-        /* cut on the grid, so that no block has two checksums */
-        part = MIN(left, TT_PAYLOAD_RECORD_MAX - offset % TT_GRID);
-        ret = ttj_write_part(bs, offset, qiov, bytes - left, part, copy);
+    ret = ttj_copy_parts(bs, e, count, offset, bytes, qiov, flags);
+    if (ret == 0) {
+        ret = ttj_lock_size(bs, offset + bytes);
     }
-    qemu_vfree(copy);
+    if (ret == 0) {
+        ret = ttj_record(bs, e, count, flags);
+    } else {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->admitted -= bytes;
+        ttj_room(bs);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        ttj_data_unref(e[i].data);
+    }
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK
-ttj_zero(BlockDriverState *bs, int64_t offset, int64_t bytes, uint16_t flags)
+static int coroutine_fn GRAPH_RDLOCK ttj_zero(BlockDriverState *bs,
+                                              int64_t offset, int64_t bytes,
+                                              uint16_t flags,
+                                              BdrvRequestFlags request)
 {
     TTJEntry e = {
         .req = {
             .kind = TT_KIND_ZERO,
-            .flags = flags,
+            .flags = flags | (request & BDRV_REQ_FUA ? TT_RECORD_FUA : 0),
             .disk_offset = offset,
             .disk_length = bytes,
         },
     };
+    int ret;
 
     if (!bytes) {
         return 0;
     }
     assert((uint64_t)bytes <= TT_ZERO_RECORD_MAX);
-    ttj_serialise(bs);
-    return ttj_record(bs, &e);
+    ret = ttj_admit(bs, 0);
+    if (ret == 0) {
+        ret = ttj_lock_size(bs, offset + bytes);
+    }
+    return ret < 0 ? ret : ttj_record(bs, &e, 1, request);
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -479,7 +218,7 @@ ttj_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                      BdrvRequestFlags flags)
 {
     return ttj_zero(bs, offset, bytes,
-                    flags & BDRV_REQ_MAY_UNMAP ? TT_RECORD_UNMAP : 0);
+                    flags & BDRV_REQ_MAY_UNMAP ? TT_RECORD_UNMAP : 0, flags);
 }
 
 /* What a discarded range reads as afterwards must be known: zeroes. */
@@ -490,24 +229,98 @@ ttj_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
     if (!QEMU_IS_ALIGNED(offset | bytes, bs->bl.request_alignment)) {
         return -ENOTSUP;
     }
-    return ttj_zero(bs, offset, bytes, TT_RECORD_UNMAP | TT_RECORD_DISCARD);
+    return ttj_zero(bs, offset, bytes, TT_RECORD_UNMAP | TT_RECORD_DISCARD, 0);
+}
+
+/* ---- reads --------------------------------------------------------------- */
+
+/* A part of a read that the disk has to answer */
+typedef struct TTJHole {
+    int64_t from, bytes; /* within the request */
+} TTJHole;
+
+/*
+ * Answers what is pending of a read, and lists the rest.  Under the lock, so
+ * that the bytes stay: copying is short beside a request to the disk.
+ */
+static GArray *ttj_read_pending(BlockDriverState *bs, int64_t offset,
+                                int64_t bytes, QEMUIOVector *qiov)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    GArray *holes = NULL;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    for (int64_t at = 0; at < bytes;) {
+        const uint8_t *data;
+        uint64_t run;
+
+        if (tt_pending_read(s->pending, offset + at, bytes - at, &data, &run)) {
+            if (data) {
+                qemu_iovec_from_buf(qiov, at, data, run);
+            } else {
+                qemu_iovec_memset(qiov, at, 0, run);
+            }
+        } else if ((int64_t)run < bytes) {
+            TTJHole hole = { at, run };
+
+            holes = holes ? holes : g_array_new(false, false, sizeof(hole));
+            g_array_append_val(holes, hole);
+        } else {
+            return NULL; /* nothing of it is pending */
+        }
+        at += run;
+    }
+    return holes ? holes : g_array_new(false, false, sizeof(TTJHole));
 }
 
 static int coroutine_fn GRAPH_RDLOCK
 ttj_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
               QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
-    return bdrv_co_preadv(bs->file, offset, bytes, qiov, flags);
+    BDRVTtjournalState *s = bs->opaque;
+    GArray *holes =
+        s->pending ? ttj_read_pending(bs, offset, bytes, qiov) : NULL;
+    int ret = 0;
+
+    if (!holes) {
+        return bdrv_co_preadv(bs->file, offset, bytes, qiov, flags);
+    }
+    for (guint i = 0; i < holes->len && ret >= 0; i++) {
+        TTJHole *hole = &g_array_index(holes, TTJHole, i);
+
+        ret = bdrv_co_preadv_part(bs->file, offset + hole->from, hole->bytes,
+                                  qiov, hole->from, flags);
+    }
+    g_array_free(holes, true);
+    return MIN(ret, 0);
 }
 
-static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
+#ifdef BDRV_WANT_ALLOCATED
+typedef unsigned TTJWanted; /* QEMU from 10.1 on */
+#else
+typedef bool TTJWanted;
+#endif
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_co_block_status(BlockDriverState *bs, TTJWanted wanted, int64_t offset,
+                    int64_t bytes, int64_t *pnum, int64_t *map,
+                    BlockDriverState **file)
 {
     BDRVTtjournalState *s = bs->opaque;
+    const uint8_t *data;
+    uint64_t run = bytes;
 
-    if (!s->recording) {
-        return bdrv_co_flush(bs->file->bs);
+    if (s->pending) {
+        QEMU_LOCK_GUARD(&s->lock);
+        if (tt_pending_read(s->pending, offset, bytes, &data, &run)) {
+            *pnum = run;
+            return data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO;
+        }
     }
-    return ttj_flush(bs, true, 0);
+    *pnum = run;
+    *map = offset;
+    *file = bs->file->bs;
+    return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;
 }
 
 static int64_t coroutine_fn GRAPH_RDLOCK ttj_co_getlength(BlockDriverState *bs)
@@ -527,7 +340,8 @@ static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
 
 /*
  * Others must not write below the filter once it records for somebody; until
- * then they may, so that it can be inserted above a disk in use.
+ * then they may, so that it can be inserted above a disk in use.  And while
+ * the disk is behind its journal, what it holds is of no use to others.
  */
 static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
                            BdrvChildRole role, BlockReopenQueue *reopen_queue,
@@ -540,26 +354,139 @@ static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
     if (!(role & BDRV_CHILD_FILTERED)) {
         return;
     }
-    if (!QTAILQ_EMPTY(&s->refused)) {
-        /* the last parent may leave before the disk has taken everything */
-        *nperm |= BLK_PERM_WRITE;
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->settling = ttj_unsettled(s);
+        if (s->settling) {
+            /* the last parent may leave before the disk has everything */
+            *nperm |= BLK_PERM_WRITE;
+        }
+        if (s->pending && !tt_pending_empty(s->pending)) {
+            *nshared &= ~BLK_PERM_CONSISTENT_READ;
+        }
     }
     if (!QLIST_EMPTY(&bs->parents)) {
         if (perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
             /* what changes nothing is recorded and written all the same */
             *nperm |= BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
+            *nshared &= ~BLK_PERM_CONSISTENT_READ;
         }
         *nshared &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
     }
 }
 
-static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
-                    Error **errp)
+/* ---- options ------------------------------------------------------------- */
+
+#define MAX_PENDING_DEFAULT (64 * MiB)
+#define MAX_PENDING_MIN (1 * MiB)
+#define MAX_PENDING_MAX (16 * GiB)
+#define MAX_PENDING_TIME_DEFAULT 5
+#define CHECKPOINT_BYTES_DEFAULT (256 * MiB)
+#define CHECKPOINT_BYTES_MIN (1 * MiB)
+#define CHECKPOINT_INTERVAL_DEFAULT 30
+#define SECONDS_MAX 86400
+
+static QemuOptsList ttj_opts = {
+    .name = "ttjournal",
+    .head = QTAILQ_HEAD_INITIALIZER(ttj_opts.head),
+    .desc = {
+        {
+            .name = "disk-flush",
+            .type = QEMU_OPT_STRING,
+            .help = "what a guest's flush waits for: guest or lazy",
+        },
+        {
+            .name = "max-pending",
+            .type = QEMU_OPT_SIZE,
+            .help = "bytes in the journal that the disk may lack",
+        },
+        {
+            .name = "max-pending-time",
+            .type = QEMU_OPT_NUMBER,
+            .help = "seconds that the disk may lack them",
+        },
+        {
+            .name = "checkpoint-bytes",
+            .type = QEMU_OPT_SIZE,
+            .help = "bytes that recovery may have to read",
+        },
+        {
+            .name = "checkpoint-interval",
+            .type = QEMU_OPT_NUMBER,
+            .help = "seconds between two checkpoints",
+        },
+        { /* end of list */ },
+    },
+};
+
+static bool ttj_take_number(QemuOpts *opts, const char *name, bool is_size,
+                            uint64_t initial, uint64_t min, uint64_t max,
+                            uint64_t *ret_value, Error **errp)
+{
+    *ret_value = is_size ? qemu_opt_get_size(opts, name, initial)
+                         : qemu_opt_get_number(opts, name, initial);
+    if (*ret_value >= min && *ret_value <= max) {
+        return true;
+    }
+    error_setg(errp,
+               "ttjournal: %s=%" PRIu64 " is out of range: %" PRIu64
+               " to %" PRIu64,
+               name, *ret_value, min, max);
+    return false;
+}
+
+static bool ttj_take_options(QemuOpts *opts, TTJOptions *ret, Error **errp)
+{
+    const char *flush = qemu_opt_get(opts, "disk-flush");
+    uint64_t pending_time, interval;
+    int mode = qapi_enum_parse(&TtjournalDiskFlush_lookup, flush,
+                               TTJOURNAL_DISK_FLUSH_GUEST, errp);
+
+    if (mode < 0 ||
+        !ttj_take_number(opts, "max-pending", true, MAX_PENDING_DEFAULT,
+                         MAX_PENDING_MIN, MAX_PENDING_MAX, &ret->max_pending,
+                         errp) ||
+        !ttj_take_number(opts, "max-pending-time", false,
+                         MAX_PENDING_TIME_DEFAULT, 1, SECONDS_MAX,
+                         &pending_time, errp) ||
+        !ttj_take_number(opts, "checkpoint-bytes", true,
+                         CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN,
+                         INT64_MAX, &ret->checkpoint_bytes, errp) ||
+        !ttj_take_number(opts, "checkpoint-interval", false,
+                         CHECKPOINT_INTERVAL_DEFAULT, 1, SECONDS_MAX, &interval,
+                         errp)) {
+        return false;
+    }
+    ret->lazy = mode == TTJOURNAL_DISK_FLUSH_LAZY;
+    ret->max_pending_ns = pending_time * NANOSECONDS_PER_SECOND;
+    ret->checkpoint_ns = interval * NANOSECONDS_PER_SECOND;
+    return true;
+}
+
+/* Takes ours out of @options. */
+static bool ttj_parse_options(QDict *options, TTJOptions *ret, Error **errp)
+{
+    QemuOpts *opts = qemu_opts_create(&ttj_opts, NULL, 0, &error_abort);
+    bool ok = qemu_opts_absorb_qdict(opts, options, errp) &&
+              ttj_take_options(opts, ret, errp);
+
+    qemu_opts_del(opts);
+    return ok;
+}
+
+/* ---- opening ------------------------------------------------------------- */
+
+static int ttj_open_children(BlockDriverState *bs, QDict *options, Error **errp)
 {
     BDRVTtjournalState *s = bs->opaque;
     int ret;
 
-    ttj_init_state(s);
+    if (!ttj_parse_options(options, &s->options, errp)) {
+        return -EINVAL;
+    }
+    ret = ttj_grow_options(bs, options, errp);
+    if (ret < 0) {
+        return ret;
+    }
     ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
     if (ret < 0) {
         return ret;
@@ -571,8 +498,9 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     }
     bdrv_graph_rdlock_main_loop();
     bs->total_sectors = bs->file->bs->total_sectors;
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED;
-    bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_MAY_UNMAP;
+    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_FUA;
+    bs->supported_zero_flags =
+        BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP;
     bs->supported_truncate_flags =
         bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE;
     bdrv_graph_rdunlock_main_loop();
@@ -583,10 +511,27 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     return ttj_start(bs, errp);
 }
 
+static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
+                    Error **errp)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret;
+
+    ttj_init_state(s);
+    ttj_open_worker(bs);
+    ret = ttj_open_children(bs, options, errp);
+    if (ret < 0) {
+        ttj_close_worker(bs);
+        ttj_destroy_state(s);
+    }
+    return ret;
+}
+
 static void ttj_close(BlockDriverState *bs)
 {
     ttj_stop(bs);
-    ttj_free_state(bs->opaque);
+    ttj_close_worker(bs);
+    ttj_destroy_state(bs->opaque);
 }
 
 /* Does @perm allow changing the disk through the filter? */
@@ -619,7 +564,12 @@ static void ttj_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
     if (s->recording && s->served && !ttj_is_writer(perm)) {
         ttj_disk_left(bs);
     }
+    QEMU_LOCK_GUARD(&s->lock);
     s->served = ttj_is_writer(perm);
+    if (!s->served) {
+        s->appended_ns = 0; /* nothing more comes: the disk can follow */
+        ttj_kick(bs);
+    }
 }
 
 /* Another process may take over: nothing is written while inactive. */
@@ -629,13 +579,15 @@ static int ttj_inactivate(BlockDriverState *bs)
 
     if (ret == 0) {
         ttj_free_state(bs->opaque);
+    } else {
+        ttj_run_worker(bs); /* the node stays active and goes on recording */
     }
-    return ret; /* if it failed, the node stays active and goes on recording */
+    return ret;
 }
 
 /*
- * What a reopen of the filter itself may change is nothing that it keeps;
- * read-only and read-write are different sessions.
+ * A reopen of the filter itself may change its options; read-only and
+ * read-write are different sessions.
  */
 static int ttj_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
                               Error **errp)
@@ -661,7 +613,26 @@ static int ttj_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
                    "again");
         return -ENOTSUP;
     }
+    state->opaque = g_new(TTJOptions, 1);
+    if (!ttj_parse_options(state->options, state->opaque, errp)) {
+        g_free(state->opaque);
+        return -EINVAL;
+    }
     return 0;
+}
+
+static void ttj_reopen_commit(BDRVReopenState *state)
+{
+    BDRVTtjournalState *s = state->bs->opaque;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    s->options = *(TTJOptions *)state->opaque;
+    g_free(state->opaque);
+}
+
+static void ttj_reopen_abort(BDRVReopenState *state)
+{
+    g_free(state->opaque);
 }
 
 static const char *const ttj_strong_runtime_opts[] = { NULL };
@@ -675,6 +646,12 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_inactivate = ttj_inactivate,
     .bdrv_co_invalidate_cache = ttj_co_start_again,
     .bdrv_reopen_prepare = ttj_reopen_prepare,
+    .bdrv_reopen_commit = ttj_reopen_commit,
+    .bdrv_reopen_abort = ttj_reopen_abort,
+    .bdrv_drain_begin = ttj_drain_begin,
+    .bdrv_drain_end = ttj_drain_end,
+    .bdrv_attach_aio_context = ttj_attach_timer,
+    .bdrv_detach_aio_context = ttj_detach_timer,
     .bdrv_child_perm = ttj_child_perm,
     .bdrv_check_perm = ttj_check_perm,
     .bdrv_set_perm = ttj_set_perm,
@@ -688,6 +665,7 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_co_pdiscard = ttj_co_pdiscard,
     .bdrv_co_flush = ttj_co_flush,
     .bdrv_co_truncate = ttj_co_truncate,
+    .bdrv_co_block_status = ttj_co_block_status,
 
     .is_filter = true,
 };

@@ -35,10 +35,16 @@ int tt_verify_slack(struct verifier *v, uint64_t from, uint64_t to,
     uint64_t first = 0, end = 0;
 
     for (uint64_t at = from; at < to;) {
-        size_t len = to - at < TT_PAYLOAD_RECORD_MAX ? (size_t)(to - at)
-                                                     : TT_PAYLOAD_RECORD_MAX;
-        int ret = tt_verify_read(v, at, len);
+        size_t len;
+        int ret;
 
+        at += tt_source_zeroes(v->src, at, to - at, TT_SECTOR);
+        if (at >= to) {
+            break;
+        }
+        len = to - at < TT_PAYLOAD_RECORD_MAX ? (size_t)(to - at)
+                                              : TT_PAYLOAD_RECORD_MAX;
+        ret = tt_verify_read(v, at, len);
         if (ret < 0) {
             return ret;
         }

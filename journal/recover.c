@@ -35,10 +35,9 @@
 #define SAMPLE_BYTES_MAX (16 * TT_MIB)
 #define SAMPLE_FRAMES_MAX 16384u
 
-/* A record that a redo or a sample may come from */
-struct seen {
-    struct tt_redo redo; /* RESIZE: offset and length are the sizes */
-    uint16_t kind;
+struct accepted {
+    struct tt_place place;
+    uint64_t last_seq;
 };
 
 struct gather {
@@ -47,14 +46,12 @@ struct gather {
     struct tt_recovery *r;
     struct tt_error *err;
     uint8_t *head, *body;
-    struct seen *seen;
+    struct tt_redo *seen; /* above the level; RESIZE: its sizes */
     size_t seen_count, seen_room;
-    struct tt_place *frames; /* all accepted, in order */
-    uint64_t *frame_ends;    /* and the last sequence of each */
-    size_t frame_count, frame_room, ends_room;
-    struct tt_redo *captures; /* PREIMAGE and growing RESIZE, in order */
+    struct accepted *frames; /* those that may not be durable, in order */
+    size_t frame_count, frame_room;
+    struct tt_place *captures; /* since the newest CHECKPOINT */
     size_t capture_count, capture_room;
-    size_t captures_mapped;  /* those before the newest CHECKPOINT */
     uint64_t checkpoint;     /* frame of the newest one */
     uint64_t damaged_to;     /* last sequence that is missing, or 0 */
     uint64_t checkpoint_seq; /* of the newest one */
@@ -124,6 +121,22 @@ static bool get_checkpoint(const uint8_t *body, uint32_t length,
            (length - sizeof(*ret)) / sizeof(struct tt_range);
 }
 
+/* What the disk holds is not redone. */
+static void forget_level(struct gather *g)
+{
+    size_t keep = 0;
+
+    while (keep < g->seen_count &&
+           g->seen[g->seen_count - 1 - keep].seq > g->r->level_seq) {
+        keep++;
+    }
+    if (keep) {
+        memmove(g->seen, g->seen + (g->seen_count - keep),
+                keep * sizeof(*g->seen));
+    }
+    g->seen_count = keep;
+}
+
 static int see_checkpoint(struct gather *g, const struct tt_frame *f,
                           const struct tt_record *rec)
 {
@@ -146,7 +159,8 @@ static int see_checkpoint(struct gather *g, const struct tt_frame *f,
     r->clean = tt_get32(cp.flags) & TT_CHECKPOINT_CLEAN;
     g->checkpoint = f->offset;
     g->checkpoint_seq = rec->seq;
-    g->captures_mapped = g->capture_count;
+    g->capture_count = 0; /* the map has them */
+    forget_level(g);
     return 0;
 }
 
@@ -203,30 +217,28 @@ static bool born(const struct tt_record *rec, uint64_t *ret_offset,
 static bool remember(struct gather *g, const struct tt_frame *f,
                      const struct tt_record *rec, uint32_t index)
 {
-    struct seen s = {
-        .redo = {
-            .seq = rec->seq,
-            .disk_offset = rec->disk_offset,
-            .disk_length = rec->disk_length,
-            .kind = rec->kind,
-            .frame_offset = f->offset,
-            .record_index = index,
-            .payload = rec->payload_offset ? f->offset + rec->payload_offset
-                                           : 0,
-        },
+    const struct tt_redo redo = {
+        .seq = rec->seq,
+        .disk_offset = rec->disk_offset,
+        .disk_length = rec->disk_length,
         .kind = rec->kind,
+        .frame_offset = f->offset,
+        .record_index = index,
+        .payload = rec->payload_offset ? f->offset + rec->payload_offset : 0,
     };
-    bool capture = rec->kind == TT_KIND_PREIMAGE;
+    struct tt_place capture = { rec->disk_offset, rec->disk_length };
 
     if (rec->kind != TT_KIND_PREIMAGE &&
-        !append_to(&g->seen, &g->seen_count, &g->seen_room, sizeof(s), &s)) {
+        !append_to(&g->seen, &g->seen_count, &g->seen_room, sizeof(redo),
+                   &redo)) {
         return false;
     }
-    if (born(rec, &s.redo.disk_offset, &s.redo.disk_length)) {
-        capture = true;
+    if (rec->kind != TT_KIND_PREIMAGE &&
+        !born(rec, &capture.offset, &capture.length)) {
+        return true;
     }
-    return !capture || append_to(&g->captures, &g->capture_count,
-                                 &g->capture_room, sizeof(s.redo), &s.redo);
+    return append_to(&g->captures, &g->capture_count, &g->capture_room,
+                     sizeof(capture), &capture);
 }
 
 static int see_record(struct gather *g, const struct tt_frame *f,
@@ -258,21 +270,29 @@ static int see_record(struct gather *g, const struct tt_frame *f,
     return 0;
 }
 
+/* Keeps what may have to be written again: usually the last few frames. */
+static bool keep_frame(struct gather *g, const struct tt_frame *f)
+{
+    const struct accepted a = { { f->offset, f->length },
+                                tt_frame_last_seq(f) };
+
+    if (g->frame_count &&
+        g->frames[g->frame_count - 1].last_seq <= f->durable_seq) {
+        g->frame_count = 0;
+    }
+    return append_to(&g->frames, &g->frame_count, &g->frame_room, sizeof(a),
+                     &a);
+}
+
 static int see_frame(void *opaque, const struct tt_frame *f,
                      const uint8_t *table)
 {
     struct gather *g = opaque;
-    struct tt_place place = { f->offset, f->length };
-    uint64_t last = tt_frame_last_seq(f);
     uint32_t pos = 0, index = 0;
-    size_t count = g->frame_count;
     struct tt_record rec;
 
     tt_writer_seen(&g->r->writer, f, table);
-    if (!append_to(&g->frames, &g->frame_count, &g->frame_room, sizeof(place),
-                   &place) ||
-        !append_to(&g->frame_ends, &count, &g->ends_room, sizeof(last),
-                   &last)) {
+    if (!keep_frame(g, f)) {
         return no_memory(g);
     }
     while (tt_table_next(f, table, &pos, &index, &rec)) {
@@ -466,6 +486,8 @@ static int see_captures_only(void *opaque, const struct tt_frame *f,
                 add_blocks(g, g->r->unmapped, rec.disk_offset, rec.disk_length);
         } else if (born(&rec, &offset, &length)) {
             ret = add_blocks(g, g->r->unmapped, offset, length);
+        } else if (rec.kind == TT_KIND_DAMAGE) {
+            see_damage_record(g, &rec);
         }
         if (ret < 0) {
             return ret;
@@ -486,6 +508,7 @@ static int rebuild_map(struct gather *g)
 
     g->r->map_prev = 0;
     g->r->map_links = 0;
+    g->r->damage_count = 0; /* this scan finds all of it again */
     return tt_scan_run(g->super, g->src, 0, &ops, &scan, g->err);
 }
 
@@ -503,9 +526,9 @@ static int find_captured(struct gather *g)
         known = 0;
         ret = rebuild_map(g);
     }
-    for (size_t i = g->captures_mapped; i < g->capture_count && ret == 0; i++) {
-        ret = add_blocks(g, r->unmapped, g->captures[i].disk_offset,
-                         g->captures[i].disk_length);
+    for (size_t i = 0; i < g->capture_count && ret == 0; i++) {
+        ret = add_blocks(g, r->unmapped, g->captures[i].offset,
+                         g->captures[i].length);
     }
     if (ret == 0 && g->damaged_to > known) {
         ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
@@ -570,34 +593,35 @@ static int redo_resize(struct gather *g, const struct tt_redo *from)
     return cover(g, size, old - size);
 }
 
+/* Nothing is redone behind the disk's end. */
+static int cover_behind_end(struct gather *g, const struct tt_redo *seen)
+{
+    uint64_t size = g->r->scan.disk_size;
+    uint64_t end = seen->disk_offset + seen->disk_length;
+    uint64_t from = seen->disk_offset > size ? seen->disk_offset : size;
+
+    return seen->kind == TT_KIND_RESIZE || end <= size
+               ? 0
+               : cover(g, from, end - from);
+}
+
 static int find_redos(struct gather *g)
 {
     struct tt_recovery *r = g->r;
-    uint64_t size = r->scan.disk_size;
     int ret = 0;
 
-    /* nothing is redone behind the disk's end */
     for (size_t i = g->seen_count; i-- > 0 && ret == 0;) {
-        const struct seen *s = &g->seen[i];
-
-        if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset < size &&
-            s->redo.disk_length > size - s->redo.disk_offset) {
-            ret = cover(g, size,
-                        s->redo.disk_offset + s->redo.disk_length - size);
-        } else if (s->kind != TT_KIND_RESIZE && s->redo.disk_offset >= size) {
-            ret = cover(g, s->redo.disk_offset, s->redo.disk_length);
-        }
+        ret = cover_behind_end(g, &g->seen[i]);
     }
     for (size_t i = g->seen_count; i-- > 0 && ret == 0;) {
-        const struct seen *s = &g->seen[i];
+        const struct tt_redo *s = &g->seen[i];
 
-        if (s->redo.seq <= r->level_seq) {
+        if (s->seq <= r->level_seq) {
             break;
         }
         ret = s->kind == TT_KIND_RESIZE
-                  ? redo_resize(g, &s->redo)
-                  : add_redo(g, &s->redo, s->redo.disk_offset,
-                             s->redo.disk_length, s->kind);
+                  ? redo_resize(g, s)
+                  : add_redo(g, s, s->disk_offset, s->disk_length, s->kind);
     }
     return ret;
 }
@@ -698,9 +722,9 @@ static int find_rewrites(struct gather *g)
     size_t room = 0;
 
     for (size_t i = 0; i < g->frame_count; i++) {
-        if (g->frame_ends[i] > r->scan.durable_seq &&
+        if (g->frames[i].last_seq > r->scan.durable_seq &&
             !append_to(&r->rewrites, &r->rewrite_count, &room,
-                       sizeof(g->frames[i]), &g->frames[i])) {
+                       sizeof(g->frames[i].place), &g->frames[i].place)) {
             return no_memory(g);
         }
     }
@@ -794,7 +818,6 @@ int tt_recovery_run(const struct tt_super *super, const struct tt_source *src,
     free(g.body);
     free(g.seen);
     free(g.frames);
-    free(g.frame_ends);
     free(g.captures);
     tt_blocks_free(g.covered);
     return ret;

@@ -98,6 +98,20 @@ static int frame_at(struct scanner *s, uint64_t offset, struct tt_frame *f)
     return ret;
 }
 
+uint64_t tt_source_zeroes(const struct tt_source *src, uint64_t offset,
+                          uint64_t length, uint64_t unit)
+{
+    uint64_t data = src->next_data ? src->next_data(src->opaque, offset) : 0;
+
+    if (data <= offset) {
+        return 0;
+    }
+    if (data - offset >= length) {
+        return length;
+    }
+    return data - offset - (data - offset) % unit;
+}
+
 static uint64_t segment_of(const struct tt_super *super, uint64_t offset)
 {
     return (offset - super->segments_offset) / super->segment_size;
@@ -400,8 +414,13 @@ static int zone_sweep(struct scanner *s, struct zone *z, uint64_t from,
         return tt_fail(s->err, TT_ENOMEM, 0, "out of memory");
     }
     for (uint64_t at = from; at < to && ret >= 0; at += CHUNK) {
-        size_t len = to - at < CHUNK ? (size_t)(to - at) : CHUNK;
+        size_t len;
 
+        at += tt_source_zeroes(s->src, at, to - at, step);
+        if (at >= to) {
+            break;
+        }
+        len = to - at < CHUNK ? (size_t)(to - at) : CHUNK;
         ret = read_chunk(s, z, at, chunk, len);
         if (ret < 0) {
             break;

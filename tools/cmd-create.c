@@ -10,15 +10,21 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "image.h"
 #include "tool.h"
 
+/* How much a guest may write at full speed before anything else was idle */
+#define AHEAD_DEFAULT (256 * TT_MIB)
+
 static gchar *opt_disk, *opt_size, *opt_segment_size, *opt_alignment,
-    *opt_owner;
+    *opt_owner, *opt_ahead;
 
 static const GOptionEntry entries[] = {
     { "disk", 'd', 0, G_OPTION_ARG_FILENAME, &opt_disk,
@@ -29,6 +35,8 @@ static const GOptionEntry entries[] = {
       "Size of the journal's segments (64M)", "BYTES" },
     { "alignment", 0, 0, G_OPTION_ARG_STRING, &opt_alignment,
       "Least alignment of what is appended (4096)", "BYTES" },
+    { "ahead", 0, 0, G_OPTION_ARG_STRING, &opt_ahead,
+      "Room to write ahead (256M, or a quarter of a small disk)", "BYTES" },
     { "owner", 0, 0, G_OPTION_ARG_STRING, &opt_owner,
       "Who shall own the journal", "USER[:GROUP]" },
     { NULL },
@@ -202,12 +210,90 @@ static int choose(struct tt_super *super)
     return EXIT_OK;
 }
 
+/* ---- writing ahead ------------------------------------------------------- */
+
+/* The same default as the driver's option `ahead` has */
+static int choose_ahead(const char *path, uint64_t disk_size, uint64_t *ret)
+{
+    struct stat st;
+    uint64_t part = (disk_size / 4 / TT_MIB + 1) * TT_MIB;
+
+    if (opt_ahead != NULL) {
+        return parse_size("--ahead", opt_ahead, ret);
+    }
+    *ret = MIN(AHEAD_DEFAULT, part);
+    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+        *ret = 0;
+    }
+    return EXIT_OK;
+}
+
+struct writing {
+    const char *path;
+    gint64 started, shown; /* monotonic microseconds */
+    bool line;             /* of progress stands on the terminal */
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number)
+{
+    interrupted = number;
+}
+
+/* So that an interrupted command leaves nothing behind */
+static void catch_interrupts(void)
+{
+    const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction sa = { .sa_handler = interrupt };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        sigaction(signals[i], &sa, NULL);
+    }
+}
+
+static bool progress(void *opaque, uint64_t done, uint64_t total)
+{
+    struct writing *w = opaque;
+    gint64 now = g_get_monotonic_time();
+
+    if (now - w->started >= G_USEC_PER_SEC &&
+        now - w->shown >= G_USEC_PER_SEC / 5 && isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[K%s: %.0f %% of %" PRIu64 " MiB written ahead",
+                w->path, (double)done / (double)total * 100,
+                (uint64_t)(total / TT_MIB));
+        w->shown = now;
+        w->line = true;
+    }
+    return !interrupted;
+}
+
+static int create(const char *path, const struct tt_super *super, uid_t uid,
+                  gid_t gid, uint64_t bytes)
+{
+    struct writing w = { .path = path, .started = g_get_monotonic_time() };
+    struct tt_ahead ahead = {
+        .bytes = bytes,
+        .progress = progress,
+        .opaque = &w,
+    };
+    struct tt_error err = { 0 };
+    int r;
+
+    catch_interrupts();
+    r = tt_journal_create(path, super, uid, gid, &ahead, &err);
+    if (w.line) {
+        fputs("\r\033[K", stderr);
+    }
+    return r < 0 ? tool_report(&err) : EXIT_OK;
+}
+
 static int run(const struct tool_command *command, int argc, char **argv)
 {
     int status = tool_parse(command, entries, &argc, &argv, 1, 1);
-    g_autofree char *uuid = NULL, *size = NULL;
-    struct tt_error err = { 0 };
+    g_autofree char *uuid = NULL, *size = NULL, *room = NULL;
     struct tt_super super;
+    uint64_t ahead = 0;
     uid_t uid = (uid_t)-1;
     gid_t gid = (gid_t)-1;
 
@@ -217,15 +303,20 @@ static int run(const struct tool_command *command, int argc, char **argv)
     if (status == EXIT_OK) {
         status = parse_owner(&uid, &gid);
     }
+    if (status == EXIT_OK) {
+        status = choose_ahead(argv[1], super.disk_size, &ahead);
+    }
+    if (status == EXIT_OK) {
+        status = create(argv[1], &super, uid, gid, ahead);
+    }
     if (status != EXIT_OK) {
         return status;
     }
-    if (tt_journal_create(argv[1], &super, uid, gid, &err) < 0) {
-        return tool_report(&err);
-    }
     uuid = tool_uuid(super.uuid);
     size = tool_size(super.disk_size);
-    printf("%s: journal %s for a disk of %s\n", argv[1], uuid, size);
+    room = tool_size(ahead);
+    printf("%s: journal %s for a disk of %s, %s written ahead\n", argv[1], uuid,
+           size, room);
     return EXIT_OK;
 }
 
@@ -235,7 +326,7 @@ const struct tool_command cmd_create = {
     .summary = "Make an empty journal for a disk",
     .examples =
         "  ttjournal create disk.ttj --disk disk.img\n"
-        "  ttjournal create disk.ttj --disk vm.qcow2 --size 20G\n"
+        "  ttjournal create disk.ttj --disk vm.qcow2 --size 20G --ahead 2G\n"
         "  ttjournal create disk.ttj --disk /dev/vg0/vm --owner libvirt-qemu\n",
     .run = run,
 };

@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include <posix/lock.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +32,9 @@ struct info {
     bool has_time;
     uint64_t kinds[KIND_SLOTS];
     uint64_t behind_records, behind_bytes; /* above the checkpoint's level */
+    uint64_t redo_ranges, redo_bytes;      /* newest versions of those */
+    bool resized;                          /* a RESIZE is among them */
+    int written; /* another process writes it: 1, 0, or negative: unknown */
 };
 
 /* ---- gathering --------------------------------------------------------- */
@@ -58,16 +62,39 @@ static int count_frame(void *opaque, const struct tt_frame *f,
     return 0;
 }
 
+/* What recovery would redo */
+static int count_redos(const struct tool_journal *j, struct info *info,
+                       struct tt_error *err)
+{
+    struct tt_recovery r;
+    int ret = tt_recovery_run(&j->super, &j->file->source, &r, err);
+
+    if (ret == 0) {
+        info->redo_ranges = r.redo_count;
+        info->resized = r.resized;
+        for (size_t i = 0; i < r.redo_count; i++) {
+            info->redo_bytes += r.redos[i].disk_length;
+        }
+    }
+    tt_recovery_clear(&r);
+    return ret;
+}
+
 static int gather(const struct tool_journal *j, struct info *info)
 {
     struct tt_scan_ops ops = { .frame = count_frame, .opaque = info };
     struct tt_error err = { 0 };
     struct tt_scan scan;
 
-    *info = (struct info){ .j = j, .end = tt_history_end(j->history) };
+    *info = (struct info){
+        .j = j,
+        .end = tt_history_end(j->history),
+        .written = tt_lock_is_written(j->file->fd),
+    };
     tt_history_stats(j->history, &info->stats);
     info->disk_size = tt_history_disk_size(j->history, UINT64_MAX);
-    if (tt_scan_run(&j->super, &j->file->source, 0, &ops, &scan, &err) < 0) {
+    if (tt_scan_run(&j->super, &j->file->source, 0, &ops, &scan, &err) < 0 ||
+        count_redos(j, info, &err) < 0) {
         tt_file_name_error(j->file->path, -1, &err);
         return tool_report(&err);
     }
@@ -79,6 +106,14 @@ static uint64_t live_bytes(const struct info *info)
     return info->disk_size > info->stats.captured_bytes
                ? info->disk_size - info->stats.captured_bytes
                : 0;
+}
+
+/* Room behind the end of history: no part of it, whatever lies there */
+static uint64_t made_ahead(const struct info *info)
+{
+    uint64_t size = info->j->file->source.size;
+
+    return size > info->end->end_offset ? size - info->end->end_offset : 0;
 }
 
 static const char *kind_at(size_t slot, char buf[static 16])
@@ -105,6 +140,7 @@ static void text_header(const struct info *info)
     printf("%-18s %s\n", "uuid", uuid);
     printf("%-18s %s\n", "created", tt_time_format(s->created, buf));
     line_size("journal size", info->j->file->source.size);
+    line_size("made ahead", made_ahead(info));
     line_size("disk size", info->disk_size);
     line_size("segment size", s->segment_size);
     printf("%-18s %u bytes\n", "alignment", s->alignment);
@@ -201,6 +237,27 @@ static void text_damage(const struct info *info)
     }
 }
 
+static const char *state(const struct info *info)
+{
+    const struct tt_session *s;
+    size_t count;
+
+    s = tt_history_sessions(info->j->history, &count);
+    if (info->written > 0) {
+        return count > 0 && !(s[count - 1].flags & TT_SESSION_RECORDER)
+                   ? "being written now"
+                   : "being recorded now";
+    }
+    if (tt_history_recorder(info->j->history) == NULL) {
+        return "never recorded into";
+    }
+    if (info->stats.clean) {
+        return "closed clean";
+    }
+    return info->written == 0 ? "not closed: after a crash"
+                              : "not closed: being recorded, or after a crash";
+}
+
 static void text_health(const struct info *info)
 {
     const struct tt_history_stats *st = &info->stats;
@@ -210,10 +267,8 @@ static void text_health(const struct info *info)
     tt_history_gaps(info->j->history, &gaps);
     text_damage(info);
     printf("%-18s %s, %zu damaged place%s in frames, %zu gap%s\n", "health",
-           tt_history_recorder(info->j->history) == NULL ? "never recorded into"
-           : st->clean                                   ? "closed clean"
-                       : "not closed: being recorded, or after a crash",
-           damages, damages == 1 ? "" : "s", gaps, gaps == 1 ? "" : "s");
+           state(info), damages, damages == 1 ? "" : "s", gaps,
+           gaps == 1 ? "" : "s");
     if (info->j->damaged_superblocks) {
         printf("%-18s one of two superblocks is damaged\n", "");
     }
@@ -232,16 +287,31 @@ static void text_health(const struct info *info)
     }
 }
 
+/* While it is recorded the recorder brings the disk level by itself. */
+static void text_behind(const struct info *info)
+{
+    g_autofree char *all = tool_size(info->behind_bytes);
+    g_autofree char *newest = tool_size(info->redo_bytes);
+    bool now = info->written > 0;
+
+    printf("%-18s %s; certain to hold all up to seq:%" PRIu64 " of %" PRIu64
+           "; may lack %" PRIu64 " write%s of %s%s\n",
+           "disk", now ? "follows the recording" : "may be BEHIND",
+           info->stats.level_seq, info->end->last_seq, info->behind_records,
+           info->behind_records == 1 ? "" : "s", all,
+           info->resized ? ", and a new size" : "");
+    printf("%-18s %" PRIu64 " range%s of %s%s\n", "newest of them",
+           info->redo_ranges, info->redo_ranges == 1 ? "" : "s", newest,
+           now ? ": what a crash now would leave to redo"
+               : ": ttjournal recover redoes them, or QEMU's next start");
+}
+
 static void text_disk(const struct info *info)
 {
-    g_autofree char *behind = tool_size(info->behind_bytes);
-
-    if (info->stats.clean || info->behind_records == 0) {
+    if (info->stats.clean || (info->behind_records == 0 && !info->resized)) {
         printf("%-18s level with the journal\n", "disk");
     } else {
-        printf("%-18s certain to hold all up to seq:%" PRIu64
-               "; may lack %" PRIu64 " writes of %s\n",
-               "disk", info->stats.level_seq, info->behind_records, behind);
+        text_behind(info);
     }
     line_size("captured", info->stats.captured_bytes);
     line_size("on live disk", live_bytes(info));
@@ -278,6 +348,8 @@ static void json_header(JsonBuilder *b, const struct info *info)
     json_string(b, "uuid", uuid);
     json_time(b, "created", s->created);
     json_int(b, "journal_size", info->j->file->source.size);
+    json_int(b, "end_offset", info->end->end_offset);
+    json_int(b, "ahead_bytes", made_ahead(info));
     json_int(b, "disk_size", info->disk_size);
     json_int(b, "segment_size", s->segment_size);
     json_int(b, "alignment", s->alignment);
@@ -402,6 +474,9 @@ static void json_health(JsonBuilder *b, const struct info *info)
     const struct tt_history_stats *st = &info->stats;
 
     json_bool(b, "clean", st->clean);
+    if (info->written >= 0) {
+        json_bool(b, "being_written", info->written > 0);
+    }
     json_int(b, "damaged_superblocks", info->j->damaged_superblocks);
     json_int(b, "duplicate_preimages", st->duplicate_preimages);
     if (st->provisional_from) {
@@ -412,6 +487,10 @@ static void json_health(JsonBuilder *b, const struct info *info)
     json_int(b, "level_seq", st->level_seq);
     json_int(b, "disk_behind_records", info->behind_records);
     json_int(b, "disk_behind_bytes", info->behind_bytes);
+    json_bool(b, "disk_behind",
+              !st->clean && (info->behind_records > 0 || info->resized));
+    json_int(b, "redo_ranges", info->redo_ranges);
+    json_int(b, "redo_bytes", info->redo_bytes);
     json_int(b, "captured_bytes", st->captured_bytes);
     json_int(b, "live_disk_bytes", live_bytes(info));
 }

@@ -9,7 +9,6 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <stdio.h>
-#include <unistd.h>
 
 #include "tool.h"
 
@@ -22,35 +21,16 @@ static const GOptionEntry entries[] = {
 
 struct report {
     const char *path;
-    JsonBuilder *json;     /* NULL: text */
-    gint64 started, shown; /* of progress, monotonic microseconds */
-    bool progress;         /* a line of progress stands on the terminal */
-    uint64_t faults;       /* findings that are not harmless */
+    JsonBuilder *json; /* NULL: text */
+    struct tool_progress progress;
+    uint64_t faults; /* findings that are not harmless */
 };
-
-static void clear_progress(struct report *r)
-{
-    if (r->progress) {
-        fputs("\r\033[K", stderr);
-        r->progress = false;
-    }
-}
 
 static void progress(void *opaque, uint64_t done, uint64_t total)
 {
     struct report *r = opaque;
-    gint64 now = g_get_monotonic_time();
-    double elapsed = (double)(now - r->started) / G_USEC_PER_SEC;
-    double part = total ? (double)done / (double)total : 0;
 
-    if (elapsed < 1 || now - r->shown < G_USEC_PER_SEC / 5 || part <= 0 ||
-        !isatty(STDERR_FILENO)) {
-        return;
-    }
-    fprintf(stderr, "\r\033[K%s: %.1f %% checked, about %.0f s left", r->path,
-            part * 100, elapsed / part * (1 - part));
-    r->shown = now;
-    r->progress = true;
+    tool_progress(&r->progress, r->path, "checked", done, total);
 }
 
 static void finding_json(JsonBuilder *b, const struct tt_finding *f)
@@ -97,7 +77,7 @@ static void finding(void *opaque, const struct tt_finding *f)
 {
     struct report *r = opaque;
 
-    clear_progress(r);
+    tool_progress_end(&r->progress);
     r->faults += !f->harmless;
     if (r->json) {
         finding_json(r->json, f);
@@ -155,7 +135,7 @@ static void summarise(struct report *r)
 
 static int verify(const char *path, const struct tt_file *file)
 {
-    struct report r = { .path = path, .started = g_get_monotonic_time() };
+    struct report r = { .path = path };
     struct tt_verify_ops ops = {
         .finding = finding,
         .progress = progress,
@@ -164,6 +144,7 @@ static int verify(const char *path, const struct tt_file *file)
     struct tt_error err = { 0 };
     uint64_t findings = 0;
 
+    r.progress.started = g_get_monotonic_time();
     if (opt_json) {
         r.json = json_builder_new();
         json_builder_begin_object(r.json);
@@ -172,12 +153,12 @@ static int verify(const char *path, const struct tt_file *file)
         json_builder_begin_array(r.json);
     }
     if (tt_verify(&file->source, &ops, &findings, &err) < 0) {
-        clear_progress(&r);
+        tool_progress_end(&r.progress);
         g_clear_object(&r.json);
         tt_file_name_error(path, -1, &err);
         return tool_report(&err);
     }
-    clear_progress(&r);
+    tool_progress_end(&r.progress);
     summarise(&r);
     return r.faults == 0 ? EXIT_OK : EXIT_FOUND;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <posix/zone.h>
 
@@ -94,6 +95,8 @@ static int exit_status(const struct tt_error *err)
         return EXIT_NO_MOMENT;
     case TT_ENODISK:
         return EXIT_NO_DISK;
+    case TT_EOTHERDISK:
+        return EXIT_OTHER_DISK;
     case TT_EINVAL:
         return err->os_errno == EEXIST ? EXIT_EXISTS : EXIT_USAGE;
     default:
@@ -113,6 +116,31 @@ int tool_finish(int status)
                          g_strerror(errno));
     }
     return status;
+}
+
+void tool_progress(struct tool_progress *p, const char *name, const char *what,
+                   uint64_t done, uint64_t total)
+{
+    gint64 now = g_get_monotonic_time();
+    double elapsed = (double)(now - p->started) / G_USEC_PER_SEC;
+    double part = total ? (double)done / (double)total : 0;
+
+    if (elapsed < 1 || now - p->shown < G_USEC_PER_SEC / 5 || part <= 0 ||
+        !isatty(STDERR_FILENO)) {
+        return;
+    }
+    fprintf(stderr, "\r\033[K%s: %.1f %% %s, about %.0f s left", name,
+            part * 100, what, elapsed / part * (1 - part));
+    p->shown = now;
+    p->line = true;
+}
+
+void tool_progress_end(struct tool_progress *p)
+{
+    if (p->line) {
+        fputs("\r\033[K", stderr);
+        p->line = false;
+    }
 }
 
 /* ---- journals ---------------------------------------------------------- */

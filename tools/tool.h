@@ -20,17 +20,18 @@
  */
 #define TOOL_EXITS(X)                                                          \
     X(0, OK, "done; verify: the journal is whole")                             \
-    X(1, FOUND, "verify found damage")                                         \
+    X(1, FOUND, "verify found damage; recover --dry-run: there is work")       \
     X(2, USAGE, "the command line makes no sense")                             \
     X(3, NOT_JOURNAL, "no such journal, or none that can be read")             \
     X(4, NO_MOMENT, "no such time or mark, or it is not unique")               \
-    X(5, LOCKED, "another process is writing the journal")                     \
+    X(5, LOCKED, "another process is using the journal, or the disk")          \
     X(6, IO, "the system failed: input, output or memory")                     \
     X(7, DAMAGED, "what was asked for lies in a damaged place")                \
     X(8, EXISTS, "the file or name exists already")                            \
     X(9, NO_DISK, "the live disk is needed and was not found")                 \
     X(10, NO_VIEW, "the moment could not be mounted or unmounted")             \
-    X(11, NO_FILE, "cat: no such file at that moment")
+    X(11, NO_FILE, "cat: no such file at that moment")                         \
+    X(12, OTHER_DISK, "recover: the disk is not as the journal left it")
 
 enum tool_exit {
 #define X(value, name, text) EXIT_##name = value,
@@ -49,7 +50,7 @@ struct tool_command {
 };
 
 extern const struct tool_command cmd_create, cmd_info, cmd_log, cmd_verify,
-    cmd_mark, cmd_cat, cmd_dump, cmd_mount, cmd_umount;
+    cmd_mark, cmd_cat, cmd_dump, cmd_mount, cmd_umount, cmd_recover;
 
 /*
  * Parses the options; @entries may be NULL.  On success argv[1 …] are the
@@ -68,6 +69,21 @@ int tool_fail(int status, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 int tool_report(const struct tt_error *err);
 /* Says what write errors on stdout came to: @status, or EXIT_IO. */
 int tool_finish(int status);
+
+/*
+ * A line on a terminal that says how far something is, if it takes more than
+ * a second.  @started is set by the caller, the rest is zero at first.
+ */
+struct tool_progress {
+    gint64 started, shown; /* monotonic microseconds */
+    bool line;             /* one stands on the terminal */
+};
+
+/* "NAME: 12.3 % DONE_SO_FAR, about 4 s left" */
+void tool_progress(struct tool_progress *p, const char *name, const char *what,
+                   uint64_t done, uint64_t total);
+/* Before anything else is printed there. */
+void tool_progress_end(struct tool_progress *p);
 
 /* ---- journals ---------------------------------------------------------- */
 

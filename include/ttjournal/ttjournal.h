@@ -28,8 +28,9 @@ enum tt_code {
     TT_ENOTTIME = 4, /* not a time, or one that is not unique or not covered */
     TT_ENODISK = 5,  /* the live disk is needed and there is none */
     TT_ENOMEM = 6,
-    TT_EINVAL = 7,   /* an argument from a user that makes no sense */
-    TT_ECHANGED = 8, /* the journal was replaced below what was read before */
+    TT_EINVAL = 7,     /* an argument from a user that makes no sense */
+    TT_ECHANGED = 8,   /* the journal was replaced below what was read before */
+    TT_EOTHERDISK = 9, /* the disk is not as the journal left it */
 };
 
 struct tt_error {
@@ -53,7 +54,20 @@ struct tt_source {
     int (*read)(void *opaque, uint64_t offset, void *buf, size_t length);
     void *opaque;
     uint64_t size;
+    /*
+     * Where at or behind @offset is the first byte that need not be zero?
+     * @size or more if there is none.  It spares reading holes, and may be
+     * NULL, or return @offset, where nobody knows.
+     */
+    uint64_t (*next_data)(void *opaque, uint64_t offset);
 };
+
+/*
+ * How much at @offset, of @length at most, is certain to be zero: a multiple
+ * of @unit.
+ */
+uint64_t tt_source_zeroes(const struct tt_source *src, uint64_t offset,
+                          uint64_t length, uint64_t unit);
 
 /* ---- checksums --------------------------------------------------------- */
 
@@ -400,13 +414,17 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
 
 /* ---- sets of blocks ---------------------------------------------------- */
 
-/* A sparse bitmap over bytes of a disk, in units of a power of two. */
+/*
+ * A set of blocks of a disk, in units of a power of two.  Memory follows what
+ * was added, and time what is asked for, however large the disk is.
+ */
 struct tt_blocks;
 
 struct tt_blocks *tt_blocks_new(uint32_t unit);
 void tt_blocks_free(struct tt_blocks *b);
 /* Ranges are widened (add) or narrowed (remove) to whole units.  False: out
- * of memory; the set is then as before or holds a part of the range. */
+ * of memory; the set is then as before or holds a part of the range.  (What
+ * cannot be removed for want of memory stays.) */
 bool tt_blocks_add(struct tt_blocks *b, uint64_t offset, uint64_t length);
 void tt_blocks_remove(struct tt_blocks *b, uint64_t offset, uint64_t length);
 /* Is the unit that holds @offset in the set?  *ret_run: how many bytes from
@@ -482,11 +500,44 @@ int tt_recovery_compare(const struct tt_super *super,
                         struct tt_error *err);
 
 /*
+ * After a crash the disk's last change follows the journal's by what a write
+ * takes.  More than this means that somebody else has changed the disk; who
+ * goes on writing to the disk appends often enough.
+ */
+#define TT_MTIME_SLACK INT64_C(10000000000)
+
+/*
+ * Is the disk the one that was left?  0, or -TT_EOTHERDISK with the reason.
+ * @size: *ret_shrunk if it is shorter than the journal says since a crash came
+ * between its shrinking and the RESIZE, which is to be appended.
+ * Times are of local files; @journal_mtime is NULL if the journal is none.
+ * @disk: what lies at the range of @sample now.
+ */
+int tt_prove_size(const struct tt_recovery *r, uint64_t size, bool *ret_shrunk,
+                  struct tt_error *err);
+int tt_prove_time(const struct tt_recovery *r, int64_t disk_mtime,
+                  const int64_t *journal_mtime, struct tt_error *err);
+int tt_prove_sample(const struct tt_super *super, const struct tt_source *src,
+                    const struct tt_redo *sample, const void *disk,
+                    struct tt_error *err);
+
+/*
  * Reads the bytes of @redo, a WRITE, to @buf (disk_length bytes), checked
  * against their checksums; -TT_EDAMAGED if they do not fit.
  */
 int tt_redo_read(const struct tt_super *super, const struct tt_source *src,
                  const struct tt_redo *redo, void *buf, struct tt_error *err);
+
+/*
+ * The same for many: keeps the frame that was read last, for the redos of one
+ * frame follow each other in struct tt_recovery.  NULL: out of memory.
+ */
+struct tt_redo_reader;
+struct tt_redo_reader *tt_redo_reader_new(const struct tt_super *super,
+                                          const struct tt_source *src);
+void tt_redo_reader_free(struct tt_redo_reader *rr);
+int tt_redo_reader_read(struct tt_redo_reader *rr, const struct tt_redo *redo,
+                        void *buf, struct tt_error *err);
 
 /* A body longer than this goes to the payload, not inline. */
 #define TT_INLINE_MAX 4096u

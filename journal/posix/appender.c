@@ -34,22 +34,12 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "file.h"
+#include "appender.h"
 #include "lock.h"
-
-struct tt_appender {
-    int fd;
-    char *path;
-    struct tt_file reading; /* the same descriptor, to read through */
-    struct tt_super super;
-    struct tt_recovery recovery;
-    struct tt_writer *writer; /* recovery's */
-    struct tt_batch *batch;
-    bool broken;
-};
 
 static int out_of_memory(struct tt_error *err)
 {
@@ -57,24 +47,6 @@ static int out_of_memory(struct tt_error *err)
 }
 
 /* ---- writing frames ---------------------------------------------------- */
-
-static int write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t n = pwrite(fd, buf, length, (off_t)offset);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return -errno;
-        }
-        buf += n;
-        offset += (uint64_t)n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
 
 /*
  * Writes and flushes, and once more if that fails: after a failed flush a page
@@ -89,7 +61,7 @@ static int write_durably(struct tt_appender *a, const uint8_t *buf,
         return tt_fail(err, TT_EINVAL, EFBIG, "%s: is full", a->path);
     }
     for (int attempt = 0; attempt < 2; attempt++) {
-        r = write_at(a->fd, buf, length, offset);
+        r = tt_write_at(a->fd, buf, length, offset);
         if (r == 0 && fsync(a->fd) < 0) {
             r = -errno;
         }
@@ -124,7 +96,7 @@ static uint8_t *append_bytes(const struct tt_append *ap)
     return buf;
 }
 
-static struct tt_now clocks(void)
+struct tt_now tt_clocks(void)
 {
     struct timespec real, boot;
 
@@ -136,10 +108,9 @@ static struct tt_now clocks(void)
     };
 }
 
-/* One record, one frame, durable on return. */
-static int append_frame(struct tt_appender *a, const struct tt_request *req,
-                        struct tt_now now, struct tt_append *ret,
-                        struct tt_error *err)
+/* One frame of what is in the batch, durable on return. */
+static int commit_batch(struct tt_appender *a, struct tt_now now,
+                        struct tt_append *ret, struct tt_error *err)
 {
     uint8_t *buf;
     int r;
@@ -147,13 +118,6 @@ static int append_frame(struct tt_appender *a, const struct tt_request *req,
     if (a->broken) {
         return tt_fail(err, TT_EIO, EIO,
                        "%s: an earlier write failed: open it again", a->path);
-    }
-    tt_batch_reset(a->batch, a->writer);
-    if (!tt_batch_add(a->batch, req)) {
-        return tt_fail(err, TT_EINVAL, EINVAL,
-                       "%s: a record of kind %s and %u bytes cannot be added",
-                       a->path, tt_kind_name(req->kind) ?: "unknown",
-                       req->payload_length);
     }
     tt_writer_plan(a->writer, a->batch, now, ret);
     buf = append_bytes(ret);
@@ -168,6 +132,26 @@ static int append_frame(struct tt_appender *a, const struct tt_request *req,
         tt_writer_flushed(a->writer, ret->last_seq);
     }
     return r;
+}
+
+void tt_appender_begin(struct tt_appender *a)
+{
+    tt_batch_reset(a->batch, a->writer);
+}
+
+/* One record, one frame. */
+static int append_frame(struct tt_appender *a, const struct tt_request *req,
+                        struct tt_now now, struct tt_append *ret,
+                        struct tt_error *err)
+{
+    tt_appender_begin(a);
+    if (!tt_batch_add(a->batch, req)) {
+        return tt_fail(err, TT_EINVAL, EINVAL,
+                       "%s: a record of kind %s and %u bytes cannot be added",
+                       a->path, tt_kind_name(req->kind) ?: "unknown",
+                       req->payload_length);
+    }
+    return commit_batch(a, now, ret, err);
 }
 
 static uint16_t footer_flags(const uint8_t *body)
@@ -193,7 +177,7 @@ static int append_footer(struct tt_appender *a, struct tt_error *err)
             .payload = body,
             .payload_length = length,
         };
-        int r = append_frame(a, &req, clocks(), &ap, err);
+        int r = append_frame(a, &req, tt_clocks(), &ap, err);
 
         free(body);
         if (r < 0) {
@@ -207,21 +191,46 @@ static int append_footer(struct tt_appender *a, struct tt_error *err)
     return 0;
 }
 
+int tt_appender_commit(struct tt_appender *a, struct tt_append *ret,
+                       struct tt_error *err)
+{
+    int r = commit_batch(a, tt_clocks(), ret, err);
+
+    if (r == 0) {
+        /* what was asked for is durable; a footer is optional */
+        (void)append_footer(a, NULL);
+    }
+    return r;
+}
+
+int tt_appender_add(struct tt_appender *a, const struct tt_request *req,
+                    struct tt_append *ret, struct tt_error *err)
+{
+    struct tt_append ap;
+    int r = append_frame(a, req, tt_clocks(), &ap, err);
+
+    if (r < 0) {
+        return r;
+    }
+    if (ret != NULL) {
+        *ret = ap;
+    }
+    (void)append_footer(a, NULL);
+    return 0;
+}
+
 int tt_appender_append(struct tt_appender *a, const struct tt_request *req,
                        uint64_t *ret_seq, int64_t *ret_time,
                        struct tt_error *err)
 {
     struct tt_append ap;
-    int r = append_frame(a, req, clocks(), &ap, err);
+    int r = tt_appender_add(a, req, &ap, err);
 
-    if (r < 0) {
-        return r;
+    if (r == 0) {
+        *ret_seq = ap.first_seq;
+        *ret_time = ap.time;
     }
-    *ret_seq = ap.first_seq;
-    *ret_time = ap.time;
-    /* the record is durable, whatever becomes of a footer, which is optional */
-    (void)append_footer(a, NULL);
-    return 0;
+    return r;
 }
 
 /* ---- opening ----------------------------------------------------------- */
@@ -286,33 +295,31 @@ static void read_boot_id(uint8_t ret[TT_UUID_SIZE])
     }
 }
 
-static int append_session(struct tt_appender *a, const char *program,
+static int append_session(struct tt_appender *a, const struct tt_session *about,
                           const uint8_t boot_id[TT_UUID_SIZE],
                           struct tt_error *err)
 {
     const struct tt_scan *scan = &a->recovery.scan;
     char host[256] = "", machine[64];
-    struct tt_now now = clocks();
-    struct tt_session s = {
-        .realtime = now.realtime,
-        .boottime = now.boottime,
-        .disk_size = a->writer->disk_size,
-        .recovered_from =
-            scan->last_seq > scan->durable_seq ? scan->durable_seq + 1 : 0,
-        .torn_offset = scan->torn_offset,
-        .torn_length = scan->torn_length,
-        .flags = a->recovery.clean ? TT_SESSION_CLEAN : 0,
-        .pid = (uint32_t)getpid(),
-        .program = (char *)program,
-        .host = host,
-        .machine_id = machine,
-    };
+    struct tt_now now = tt_clocks();
+    struct tt_session s = *about;
     struct tt_request req = { .kind = TT_KIND_SESSION,
                               .flags = TT_RECORD_INLINE };
     struct tt_append ap;
     uint8_t *body;
     int r;
 
+    s.realtime = now.realtime;
+    s.boottime = now.boottime;
+    s.disk_size = a->writer->disk_size;
+    s.recovered_from =
+        scan->last_seq > scan->durable_seq ? scan->durable_seq + 1 : 0;
+    s.torn_offset = scan->torn_offset;
+    s.torn_length = scan->torn_length;
+    s.flags |= a->recovery.clean ? TT_SESSION_CLEAN : 0;
+    s.pid = (uint32_t)getpid();
+    s.host = host;
+    s.machine_id = machine;
     memcpy(s.boot_id, boot_id, sizeof(s.boot_id));
     if (gethostname(host, sizeof(host) - 1) < 0) {
         host[0] = '\0';
@@ -344,8 +351,7 @@ static int append_damages(struct tt_appender *a, struct tt_error *err)
             .payload = &body,
             .payload_length = sizeof(body),
         };
-        struct tt_append ap;
-        int r = append_frame(a, &req, clocks(), &ap, err);
+        int r = tt_appender_add(a, &req, NULL, err);
 
         if (r < 0) {
             return r;
@@ -354,25 +360,54 @@ static int append_damages(struct tt_appender *a, struct tt_error *err)
     return 0;
 }
 
-/* What this session's frames are aligned to: never less than was used. */
+/* The physical sector of the medium that the journal lies on; 0: unknown. */
+static unsigned physical_sector(int fd)
+{
+    static const char *const places[] = { "queue", "../queue" };
+    struct stat st;
+    unsigned size;
+
+    if (ioctl(fd, BLKPBSZGET, &size) == 0) {
+        return size;
+    }
+    if (fstat(fd, &st) < 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        char path[128], line[32];
+
+        snprintf(path, sizeof(path),
+                 "/sys/dev/block/%u:%u/%s/physical_block_size",
+                 major(st.st_dev), minor(st.st_dev), places[i]);
+        read_line(path, line, sizeof(line));
+        if (sscanf(line, "%u", &size) == 1) {
+            return size;
+        }
+    }
+    return 0;
+}
+
+/*
+ * What this session's frames are aligned to: never less than was used, nor
+ * than what a power cut may tear at once.
+ */
 static uint32_t choose_alignment(const struct tt_appender *a)
 {
     const struct tt_scan *scan = &a->recovery.scan;
     uint32_t alignment = a->super.alignment;
-    unsigned physical;
+    unsigned physical = physical_sector(a->fd);
 
     if (!scan->empty && scan->last.alignment > alignment) {
         alignment = scan->last.alignment;
     }
-    if (ioctl(a->fd, BLKPBSZGET, &physical) == 0 && physical > alignment &&
-        physical <= TT_ALIGNMENT_MAX) {
-        alignment = physical;
+    while (alignment < physical && alignment < TT_ALIGNMENT_MAX) {
+        alignment *= 2;
     }
     return alignment;
 }
 
-static int start_session(struct tt_appender *a, const char *program,
-                         struct tt_error *err)
+int tt_appender_start(struct tt_appender *a, const struct tt_session *about,
+                      struct tt_error *err)
 {
     const struct tt_recovery *rec = &a->recovery;
     uint8_t boot_id[TT_UUID_SIZE];
@@ -390,7 +425,10 @@ static int start_session(struct tt_appender *a, const char *program,
     tt_writer_open(a->writer, &a->super, &rec->scan, choose_alignment(a), nonce,
                    rec->has_boot_id &&
                        memcmp(boot_id, rec->boot_id, sizeof(boot_id)) == 0);
-    r = append_session(a, program, boot_id, err);
+    if (rec->damage_count > 0 || rec->scan.unreadable > 0) {
+        a->writer->force_segment = true;
+    }
+    r = append_session(a, about, boot_id, err);
     if (r == 0) {
         r = append_footer(a, err);
     }
@@ -454,24 +492,26 @@ static int scan_journal(struct tt_appender *a, tt_accept_fn *accept,
     return r < 0 ? tt_file_name_error(a->path, r, err) : 0;
 }
 
-static int open_for_writing(struct tt_appender *a, struct tt_error *err)
+static int open_journal(struct tt_appender *a, struct tt_error *err)
 {
     struct stat st;
     off_t end;
 
-    a->fd = open(a->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    a->fd = a->read_only ? tt_open_quietly(a->path)
+                         : open(a->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (a->fd < 0 || fstat(a->fd, &st) < 0) {
         return tt_fail(err,
                        errno == ENOENT || errno == EISDIR ? TT_EFORMAT : TT_EIO,
-                       errno, "%s: cannot be opened for writing: %s", a->path,
-                       strerror(errno));
+                       errno, "%s: cannot be opened%s: %s", a->path,
+                       a->read_only ? "" : " for writing", strerror(errno));
     }
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
         return tt_fail(err, TT_EFORMAT, EINVAL,
                        "%s: is neither a regular file nor a block device",
                        a->path);
     }
-    if (tt_lock_writer(a->fd, a->path, err) < 0) {
+    if ((a->read_only ? tt_lock_ask(a->fd, a->path, err)
+                      : tt_lock_writer(a->fd, a->path, err)) < 0) {
         return -TT_EIO;
     }
     end = lseek(a->fd, 0, SEEK_END); /* under the lock: it does not change */
@@ -483,8 +523,11 @@ static int open_for_writing(struct tt_appender *a, struct tt_error *err)
     return 0;
 }
 
-static void appender_free(struct tt_appender *a)
+void tt_appender_free(struct tt_appender *a)
 {
+    if (a == NULL) {
+        return;
+    }
     tt_recovery_clear(&a->recovery);
     tt_batch_free(a->batch);
     if (a->fd >= 0) {
@@ -494,9 +537,9 @@ static void appender_free(struct tt_appender *a)
     free(a);
 }
 
-int tt_appender_open(const char *path, const char *program,
-                     tt_accept_fn *accept, void *opaque,
-                     struct tt_appender **ret, struct tt_error *err)
+int tt_appender_prepare(const char *path, bool read_only, tt_accept_fn *accept,
+                        void *opaque, struct tt_appender **ret,
+                        struct tt_error *err)
 {
     struct tt_appender *a = calloc(1, sizeof(*a));
     int r;
@@ -505,26 +548,43 @@ int tt_appender_open(const char *path, const char *program,
         return out_of_memory(err);
     }
     a->fd = -1;
+    a->read_only = read_only;
     a->writer = &a->recovery.writer;
     a->path = strdup(path);
     a->batch = tt_batch_new();
     if (a->path == NULL || a->batch == NULL) {
-        appender_free(a);
+        tt_appender_free(a);
         return out_of_memory(err);
     }
-    r = open_for_writing(a, err);
+    r = open_journal(a, err);
     if (r == 0) {
         r = scan_journal(a, accept, opaque, err);
     }
-    if (r == 0) {
-        r = start_session(a, program, err);
-    }
     if (r < 0) {
-        appender_free(a);
+        tt_appender_free(a);
         return r;
     }
     *ret = a;
     return 0;
+}
+
+int tt_appender_open(const char *path, const char *program,
+                     tt_accept_fn *accept, void *opaque,
+                     struct tt_appender **ret, struct tt_error *err)
+{
+    const struct tt_session about = { .program = (char *)program };
+    struct tt_appender *a;
+    int r = tt_appender_prepare(path, false, accept, opaque, &a, err);
+
+    if (r == 0) {
+        r = tt_appender_start(a, &about, err);
+        if (r < 0) {
+            tt_appender_free(a);
+            return r;
+        }
+        *ret = a;
+    }
+    return r;
 }
 
 /* ---- closing ----------------------------------------------------------- */
@@ -532,12 +592,8 @@ int tt_appender_open(const char *path, const char *program,
 int tt_appender_close(struct tt_appender *a, struct tt_error *err)
 {
     struct tt_request req = { .kind = TT_KIND_DURABLE };
-    struct tt_append ap;
-    int r = 0;
+    int r = a->broken ? 0 : tt_appender_add(a, &req, NULL, err);
 
-    if (!a->broken) {
-        r = append_frame(a, &req, clocks(), &ap, err);
-    }
-    appender_free(a);
+    tt_appender_free(a);
     return r;
 }

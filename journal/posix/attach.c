@@ -82,19 +82,6 @@ static void clear_recorded(struct recorded *rec)
     free(rec->path);
 }
 
-/* Drivers that hand through the bytes of what they open */
-static bool is_raw(const char *format)
-{
-    static const char *const raw[] = { "raw", "file", "host_device", "nbd" };
-
-    for (size_t i = 0; i < sizeof(raw) / sizeof(raw[0]); i++) {
-        if (!strcmp(format, raw[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool same_file(const char *a, const char *b)
 {
     struct stat sa, sb;
@@ -324,7 +311,7 @@ static int attach_given(struct tt_reader *r, const char *spec,
                         const struct recorded *rec, struct tt_disk **ret_disk,
                         char problem[TT_PROBLEM_SIZE], struct tt_error *err)
 {
-    bool raw = is_raw(rec->format);
+    bool raw = tt_disk_format_is_raw(rec->format);
 
     if (rec->any && !raw && rec->format[0] && same_file(spec, rec->path)) {
         say_not_raw(spec, rec->format, problem);
@@ -343,7 +330,7 @@ static void attach_recorded(struct tt_reader *r, const struct recorded *rec,
     if (!rec->any || !rec->path[0]) {
         snprintf(problem, TT_PROBLEM_SIZE,
                  "the journal does not name the disk: give it as disk=");
-    } else if (!is_raw(rec->format)) {
+    } else if (!tt_disk_format_is_raw(rec->format)) {
         say_not_raw(rec->path, rec->format, problem);
     } else if (rec->path[0] != '/' && !tt_disk_is_uri(rec->path)) {
         snprintf(

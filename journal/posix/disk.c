@@ -94,17 +94,17 @@ static const char *format_of(const uint8_t *head, size_t length)
 }
 
 /* A LUKS container may well be the raw disk of a guest: it is let pass. */
-static int check_raw(struct tt_disk *d, struct tt_error *err)
+int tt_disk_check_raw(const struct tt_source *src, const char *where,
+                      struct tt_error *err)
 {
-    const struct tt_source *src = &d->file->source;
     uint8_t head[512];
     size_t length = src->size < sizeof(head) ? src->size : sizeof(head);
     const char *format;
     int ret = src->read(src->opaque, 0, head, length);
 
     if (ret < 0) {
-        return tt_fail(err, TT_EIO, -ret, "cannot read the disk %s: %s",
-                       d->where, strerror(-ret));
+        return tt_fail(err, TT_EIO, -ret, "cannot read the disk %s: %s", where,
+                       strerror(-ret));
     }
     format = format_of(head, length);
     if (!format || !strcmp(format, "luks")) {
@@ -112,13 +112,13 @@ static int check_raw(struct tt_disk *d, struct tt_error *err)
     }
     if (!strcmp(format, "ttjournal")) {
         return tt_fail(err, TT_EINVAL, EINVAL, "%s is a journal, not a disk",
-                       d->where);
+                       where);
     }
     return tt_fail(err, TT_EINVAL, EINVAL,
                    "%s is a %s image and cannot be read as a raw disk: run "
                    "'qemu-nbd -r -f %s -k /PATH/SOCKET %s' and give "
                    "nbd+unix:///?socket=/PATH/SOCKET instead",
-                   d->where, format, format, d->where);
+                   where, format, format, where);
 }
 
 static int open_file(struct tt_disk *d, bool known_raw, struct tt_error *err)
@@ -133,25 +133,36 @@ static int open_file(struct tt_disk *d, bool known_raw, struct tt_error *err)
                        d->where);
     }
     d->size = (d->file->source.size + TT_SECTOR - 1) / TT_SECTOR * TT_SECTOR;
-    return known_raw ? 0 : check_raw(d, err);
+    return known_raw ? 0 : tt_disk_check_raw(&d->file->source, d->where, err);
 }
 
-/* The odd end of a file reads as zeroes up to a whole sector, as in QEMU. */
-static int read_file(struct tt_disk *d, uint64_t offset, uint8_t *buf,
-                     size_t length, struct tt_error *err)
+int tt_disk_read_file(const struct tt_source *src, const char *where,
+                      uint64_t offset, uint8_t *buf, size_t length,
+                      struct tt_error *err)
 {
-    const struct tt_source *src = &d->file->source;
     uint64_t left = offset < src->size ? src->size - offset : 0;
     size_t whole = length < left ? length : (size_t)left;
     int ret = whole ? src->read(src->opaque, offset, buf, whole) : 0;
 
     if (ret < 0) {
         return tt_fail(err, TT_EIO, -ret,
-                       "cannot read the disk %s at %" PRIu64 ": %s", d->where,
+                       "cannot read the disk %s at %" PRIu64 ": %s", where,
                        offset, strerror(-ret));
     }
     memset(buf + whole, 0, length - whole);
     return 0;
+}
+
+bool tt_disk_format_is_raw(const char *format)
+{
+    static const char *const raw[] = { "raw", "file", "host_device", "nbd" };
+
+    for (size_t i = 0; i < sizeof(raw) / sizeof(raw[0]); i++) {
+        if (!strcmp(format, raw[i])) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- NBD --------------------------------------------------------------- */
@@ -434,6 +445,7 @@ int tt_disk_read(struct tt_disk *d, uint64_t offset, void *buf, size_t length,
                        " at %" PRIu64,
                        d->where, d->size, offset);
     }
-    return d->file ? read_file(d, offset, buf, length, err)
+    return d->file ? tt_disk_read_file(&d->file->source, d->where, offset, buf,
+                                       length, err)
                    : read_nbd(d, offset, buf, length, err);
 }

@@ -36,4 +36,16 @@ bool tt_disk_modified(const struct tt_disk *d, int64_t *ret_time);
 int tt_disk_read(struct tt_disk *d, uint64_t offset, void *buf, size_t length,
                  struct tt_error *err);
 
+/* ---- for who writes to a disk's file (target.c) -------------------------- */
+
+/* Refuses what begins like an image of another format, or a journal. */
+int tt_disk_check_raw(const struct tt_source *src, const char *where,
+                      struct tt_error *err);
+/* Behind the end of the file there are zeroes, as in QEMU. */
+int tt_disk_read_file(const struct tt_source *src, const char *where,
+                      uint64_t offset, uint8_t *buf, size_t length,
+                      struct tt_error *err);
+/* Does a driver of QEMU that is called so hand through what it opens? */
+bool tt_disk_format_is_raw(const char *format);
+
 #endif

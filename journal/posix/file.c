@@ -26,6 +26,9 @@
 /* How much of a block device must be zero before a journal goes on it */
 #define BLANK_SIZE TT_MIB
 
+/* What is written ahead goes to the medium in pieces of this size. */
+#define AHEAD_STEP (16 * TT_MIB)
+
 static int os_fail(struct tt_error *err, const char *path, const char *what)
 {
     int e = errno;
@@ -74,7 +77,23 @@ static int file_read(void *opaque, uint64_t offset, void *buf, size_t length)
     return 0;
 }
 
-static int open_quietly(const char *path)
+/* What was only allocated is a hole to the system, as long as it is zero. */
+static uint64_t file_next_data(void *opaque, uint64_t offset)
+{
+    struct tt_file *f = opaque;
+    off_t data;
+
+    if (offset > INT64_MAX) {
+        return offset;
+    }
+    data = lseek(f->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0) {
+        return errno == ENXIO ? UINT64_MAX : offset;
+    }
+    return (uint64_t)data;
+}
+
+int tt_open_quietly(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOATIME | O_NONBLOCK);
 
@@ -119,8 +138,12 @@ int tt_file_open(const char *path, struct tt_file **ret, struct tt_error *err)
         free(f);
         return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
     }
-    f->source = (struct tt_source){ .read = file_read, .opaque = f };
-    f->fd = open_quietly(path);
+    f->source = (struct tt_source){
+        .read = file_read,
+        .opaque = f,
+        .next_data = file_next_data,
+    };
+    f->fd = tt_open_quietly(path);
     if (f->fd < 0) {
         r = os_fail(err, path, "cannot be opened");
     }
@@ -143,7 +166,12 @@ void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size)
     *f = (struct tt_file){
         .fd = fd,
         .path = (char *)path,
-        .source = { .read = file_read, .opaque = f, .size = size },
+        .source = {
+            .read = file_read,
+            .opaque = f,
+            .size = size,
+            .next_data = file_next_data,
+        },
     };
 }
 
@@ -159,27 +187,27 @@ void tt_file_close(struct tt_file *f)
     free(f);
 }
 
-/* ---- creating ---------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------- */
 
-static int write_all(int fd, const uint8_t *buf, size_t length)
+int tt_write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset)
 {
-    off_t offset = 0;
-
     while (length > 0) {
-        ssize_t n = pwrite(fd, buf, length, offset);
+        ssize_t n = pwrite(fd, buf, length, (off_t)offset);
 
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n < 0) {
-            return -1;
+            return -errno;
         }
         buf += n;
-        offset += n;
+        offset += (uint64_t)n;
         length -= (size_t)n;
     }
     return 0;
 }
+
+/* ---- creating ---------------------------------------------------------- */
 
 /* Makes the name @path durable in its directory. */
 static int sync_directory(const char *path)
@@ -212,7 +240,9 @@ static int write_superblocks(int fd, const char *path,
         return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
     }
     tt_super_encode(super, area);
-    if (write_all(fd, area, TT_SEGMENTS_OFFSET) < 0) {
+    r = tt_write_at(fd, area, TT_SEGMENTS_OFFSET, 0);
+    if (r < 0) {
+        errno = -r;
         r = os_fail(err, path, "cannot be written");
     } else if (fsync(fd) < 0) {
         r = os_fail(err, path, "cannot be made durable");
@@ -221,8 +251,57 @@ static int write_superblocks(int fd, const char *path,
     return r;
 }
 
+/*
+ * Allocates the room, so that a full file system is known at once, and writes
+ * it: only blocks that were written before cost no more than overwriting.
+ */
+static int write_ahead(int fd, const char *path, const struct tt_ahead *ahead,
+                       struct tt_error *err)
+{
+    const off_t from = TT_SEGMENTS_OFFSET;
+    uint8_t *zeroes;
+    int r = 0;
+
+    if (ahead->bytes > (uint64_t)(INT64_MAX - from)) {
+        errno = EFBIG;
+        return os_fail(err, path, "so much cannot be written ahead");
+    }
+    if (ahead->bytes == 0) {
+        return 0;
+    }
+    if (fallocate(fd, 0, from, (off_t)ahead->bytes) < 0 &&
+        errno != EOPNOTSUPP) {
+        return os_fail(err, path, "no room can be made ahead");
+    }
+    zeroes = calloc(1, AHEAD_STEP);
+    if (zeroes == NULL) {
+        return tt_fail(err, TT_ENOMEM, ENOMEM, "%s: out of memory", path);
+    }
+    for (uint64_t done = 0; done < ahead->bytes && r == 0;) {
+        uint64_t left = ahead->bytes - done;
+        size_t length = left < AHEAD_STEP ? (size_t)left : AHEAD_STEP;
+
+        r = tt_write_at(fd, zeroes, length, (uint64_t)from + done);
+        if (r < 0) {
+            errno = -r;
+            r = os_fail(err, path, "cannot be written");
+        } else if (fdatasync(fd) < 0) {
+            r = os_fail(err, path, "cannot be made durable");
+        }
+        done += length;
+        if (r == 0 && ahead->progress != NULL &&
+            !ahead->progress(ahead->opaque, done, ahead->bytes)) {
+            errno = EINTR;
+            r = os_fail(err, path, "not created");
+        }
+    }
+    free(zeroes);
+    return r;
+}
+
 static int fill_new_file(int fd, const char *path, const struct tt_super *super,
-                         uid_t uid, gid_t gid, struct tt_error *err)
+                         uid_t uid, gid_t gid, const struct tt_ahead *ahead,
+                         struct tt_error *err)
 {
     int r = tt_lock_writer(fd, path, err);
 
@@ -235,7 +314,10 @@ static int fill_new_file(int fd, const char *path, const struct tt_super *super,
     if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchown(fd, uid, gid) < 0) {
         return os_fail(err, path, "its owner cannot be set");
     }
-    r = write_superblocks(fd, path, super, err);
+    r = write_ahead(fd, path, ahead, err);
+    if (r == 0) {
+        r = write_superblocks(fd, path, super, err);
+    }
     if (r == 0 && sync_directory(path) < 0) {
         r = os_fail(err, path, "its directory cannot be made durable");
     }
@@ -296,7 +378,8 @@ static int create_on_device(const char *path, const struct tt_super *super,
 }
 
 int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
-                      gid_t gid, struct tt_error *err)
+                      gid_t gid, const struct tt_ahead *ahead,
+                      struct tt_error *err)
 {
     struct stat st;
     int fd, r;
@@ -306,6 +389,12 @@ int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
         return r;
     }
     if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+        if (ahead->bytes) {
+            return tt_fail(err, TT_EINVAL, EINVAL,
+                           "%s: is a block device, which never grows: nothing "
+                           "is written ahead there",
+                           path);
+        }
         return create_on_device(path, super, err);
     }
     fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -318,7 +407,7 @@ int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
     if (fd < 0) {
         return os_fail(err, path, "cannot be created");
     }
-    r = fill_new_file(fd, path, super, uid, gid, err);
+    r = fill_new_file(fd, path, super, uid, gid, ahead, err);
     if (r < 0) {
         unlink(path);
     }

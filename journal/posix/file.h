@@ -21,6 +21,9 @@ struct tt_file {
 int tt_file_open(const char *path, struct tt_file **ret, struct tt_error *err);
 void tt_file_close(struct tt_file *f);
 
+/* A descriptor for reading that leaves the access time alone; -1 and errno. */
+int tt_open_quietly(const char *path);
+
 /* Puts the file's name in front of a message of the library; returns @r. */
 int tt_file_name_error(const char *path, int r, struct tt_error *err);
 
@@ -30,15 +33,27 @@ int tt_file_update_size(struct tt_file *f, struct tt_error *err);
 /* Reads through @fd, which stays the caller's; @path must outlive *f. */
 void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size);
 
+/* Writes all of @buf: 0 or -errno. */
+int tt_write_at(int fd, const uint8_t *buf, size_t length, uint64_t offset);
+
 /* ---- appending --------------------------------------------------------- */
+
+/* Room that is made in a new journal's file, and written with zeroes */
+struct tt_ahead {
+    uint64_t bytes;
+    /* May be NULL; false stops it, and nothing is created. */
+    bool (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque;
+};
 
 /*
  * Creates @path, which must not exist (or be a block device that begins with
- * zeroes), with mode 0600, owned by @uid:@gid where they are not -1, and makes
- * it durable.  Nothing is left behind on failure.
+ * zeroes, which is all room), with mode 0600, owned by @uid:@gid where they are
+ * not -1, and makes it durable.  Nothing is left behind on failure.
  */
 int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
-                      gid_t gid, struct tt_error *err);
+                      gid_t gid, const struct tt_ahead *ahead,
+                      struct tt_error *err);
 
 /*
  * A session of a tool: takes QEMU's image lock, recovers the journal's tail

@@ -112,6 +112,14 @@ static void withdraw(int fd)
     }
 }
 
+static int in_use(const char *path, struct tt_error *err)
+{
+    return tt_fail(err, TT_EIO, EBUSY,
+                   "%s: in use by another process, which holds QEMU's image "
+                   "lock on it: a recording in progress?",
+                   path);
+}
+
 int tt_lock_writer(int fd, const char *path, struct tt_error *err)
 {
     int r = announce(fd);
@@ -126,13 +134,26 @@ int tt_lock_writer(int fd, const char *path, struct tt_error *err)
         return 0;
     }
     withdraw(fd);
+    return r > 0 ? in_use(path, err)
+                 : tt_fail(err, TT_EIO, -r,
+                           "%s: cannot be locked against other writers: %s",
+                           path, strerror(-r));
+}
+
+int tt_lock_ask(int fd, const char *path, struct tt_error *err)
+{
+    int r = conflict(fd);
+
     if (r > 0) {
-        return tt_fail(err, TT_EIO, EBUSY,
-                       "%s: in use by another process, which holds QEMU's "
-                       "image lock on it: a recording in progress?",
-                       path);
+        return in_use(path, err);
     }
-    return tt_fail(err, TT_EIO, -r,
-                   "%s: cannot be locked against other writers: %s", path,
-                   strerror(-r));
+    return r == 0 ? 0
+                  : tt_fail(err, TT_EIO, -r,
+                            "%s: whether others use it cannot be told: %s",
+                            path, strerror(-r));
+}
+
+int tt_lock_is_written(int fd)
+{
+    return taken(fd, HELD_BASE + __builtin_ctz(PERM_WRITE));
 }

@@ -14,4 +14,10 @@
  */
 int tt_lock_writer(int fd, const char *path, struct tt_error *err);
 
+/* Would tt_lock_writer() refuse?  Takes nothing, and @fd may be read-only. */
+int tt_lock_ask(int fd, const char *path, struct tt_error *err);
+
+/* Does another process write the file: 1, 0, or -errno if it cannot be told */
+int tt_lock_is_written(int fd);
+
 #endif

@@ -89,11 +89,16 @@ def read_frame(data, at):
     return f
 
 
-def frames(data):
-    """All frames of a journal without damage, in order."""
+def frames(data, after=None):
+    """All frames of a journal without damage, in order; those behind the frame
+    @after, if given."""
     segment_size = u64(data, 88)
     at = SEGMENTS
     expected, chain = 1, 0
+    if after:
+        at = after.offset + after.length
+        expected = after.first_seq + len(after.records)
+        chain = xxh3(data[after.offset:after.offset + HEADER])
     ret = []
     while True:
         f = read_frame(data, at)

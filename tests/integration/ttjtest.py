@@ -17,6 +17,7 @@ with TTJ_KEEP=1.
     TTJ_BUILD    where tools/ and nbd-plugin/ are (build)
     TTJ_SEED     repeats a run; each test prints its seed
     TTJ_LONG=1   the full figures
+    TTJ_TRACE=1  what each call to disks of PowerDisks was, beside their socket
 """
 import atexit
 import ctypes
@@ -32,6 +33,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -49,6 +51,7 @@ QEMU = os.path.abspath(os.environ.get('QEMU_BUILD', ROOT + '/build/qemu'))
 BUILD = os.path.abspath(os.environ.get('TTJ_BUILD', ROOT + '/build'))
 LONG = os.environ.get('TTJ_LONG', '') not in ('', '0')
 START_LIMIT = 60  # seconds a daemon may take until it listens
+STOP_LIMIT = 60   # and until it has ended
 PR_SET_PDEATHSIG = 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -91,6 +94,15 @@ def need(program):
     if not path:
         raise Skip(f'{program} is not installed')
     return path
+
+
+def driver_has(option):
+    """Does the driver of this QEMU know this option?"""
+    p = subprocess.run(
+        [qemu('qemu-storage-daemon'), '--blockdev',
+         f'driver=ttjournal,node-name=x,file=no,journal=no,{option}'],
+        text=True, capture_output=True)
+    return 'is unexpected' not in p.stderr
 
 
 def sha(data):
@@ -165,8 +177,10 @@ class Daemon:
         """Ends it in an orderly way; it must not fail over that."""
         self.process.terminate()
         try:
-            self.process.wait(60)
+            self.process.wait(STOP_LIMIT if not os.environ.get('TTJ_GDB') else 15)
         except subprocess.TimeoutExpired:
+            if os.environ.get('TTJ_GDB'):
+                os.system(f'gdb -p {self.process.pid} -batch -ex "thread apply all bt 25" > /tmp/w/cut-gdb.log 2>&1; gcore -o /tmp/w/cut-core {self.process.pid} >/dev/null 2>&1')
             raise Failed(f'{self.name} does not end: {self.log()}')
         check(self.process.returncode in (0, -signal.SIGTERM),
               f'{self.name} ended with {self.process.returncode}: '
@@ -188,9 +202,11 @@ class Refused(Exception):
                       if x and 'makecontext/swapcontext' not in x]
 
 
-def connect(sock, export='', block_size=False, strict=True):
-    """An NBD connection.  Without block_size, any offset can be asked for."""
+def connect(sock, export='', block_size=False, strict=True, structured=True):
+    """An NBD connection.  Without block_size, any offset can be asked for;
+    with structured replies, QEMU hangs up on a read that fails."""
     h = nbd.NBD()
+    h.set_request_structured_replies(structured)
     h.set_request_block_size(block_size)
     h.set_export_name(export)
     if not strict:
@@ -211,7 +227,7 @@ class Recorder:
 
     def __init__(self, t, disk, journal, fmt='raw', env=None, connections=16,
                  extra=(), disk_node=None, journal_node=None, wait=True,
-                 nbd=True, iothread=False):
+                 nbd=True, iothread=False, options=''):
         disk_node = disk_node or f'driver=file,filename={disk}'
         journal_node = journal_node or f'driver=file,filename={journal}'
         n = t.number()
@@ -231,7 +247,7 @@ class Recorder:
             '--blockdev', f'driver={fmt},node-name=r,file=f,discard=unmap',
             '--blockdev', f'{journal_node},node-name=j',
             '--blockdev', 'driver=ttjournal,node-name=d,file=r,journal=j,'
-                          'discard=unmap',
+                          f'discard=unmap{"," if options else ""}{options}',
             '--nbd-server', f'addr.type=unix,addr.path={self.sock},'
                             f'max-connections={connections}',
             *extra, *(['--export', export] if nbd else [])]
@@ -264,8 +280,11 @@ class Recorder:
 
 
 class Qmp:
+    LIMIT = 60                    # seconds a command may take
+
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(self.LIMIT)
         self.socket.connect(path)
         self.file = self.socket.makefile('rwb')
         self.events = []
@@ -273,7 +292,10 @@ class Qmp:
         self.command('qmp_capabilities')
 
     def read(self):
-        line = self.file.readline()
+        try:
+            line = self.file.readline()
+        except TimeoutError:
+            raise Failed(f'QMP: no answer within {self.LIMIT} s')
         check(line.endswith(b'\n'), 'qemu-storage-daemon ended')
         return json.loads(line)
 
@@ -296,6 +318,84 @@ class Qmp:
             if 'event' in answer:
                 self.events.append(answer['event'])
         self.events.remove(name)
+
+
+class PowerDisks:
+    """Disks that can lose power and fail, all at once: see ttjcut.c.
+
+    files: the name of each export and its file, which is the medium.
+    """
+
+    def __init__(self, t, **files):
+        self.t = t
+        self.files = files
+        self.daemon = None
+        self.on()
+
+    def on(self):
+        """The power is back."""
+        if self.daemon:
+            self.daemon.kill()
+        self.sock = self.t.path(f'power{self.t.number()}')
+        self.control_sock = self.sock + 'c'
+        # each call, with offset and length
+        trace = bool(os.environ.get('TTJ_TRACE'))
+        self.daemon = Daemon(
+            self.t, 'nbdkit',
+            [need('nbdkit'), '-f', '-t', '64', '-U', self.sock,
+             *['--filter=log'] * trace, built('tests/integration/ttjcut.so'),
+             f'control={self.control_sock}',
+             *[f'logfile={self.sock}.calls'] * trace,
+             *(f'{name}={path}' for name, path in self.files.items())],
+            self.sock)
+        self.control = self.new_control()
+        self.tell('seed', self.t.random.randrange(1 << 60))
+
+    def new_control(self):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(self.control_sock)
+        return s.makefile('rwb', 0)
+
+    def tell(self, *words, control=None):
+        """A command; returns its answer."""
+        control = control or self.control
+        control.write(' '.join(map(str, words)).encode() + b'\n')
+        answer = control.readline().decode().strip()
+        check(answer and not answer.startswith('error'),
+              f'ttjcut: {words}: "{answer}" {self.daemon.log()}')
+        return answer
+
+    def node(self, name):
+        """How QEMU opens it."""
+        return (f'driver=nbd,server.type=unix,server.path={self.sock},'
+                f'export={name}')
+
+    def count(self):
+        return json.loads(self.tell('count'))
+
+    def cut(self, after, percent, then, limit):
+        """Cuts the power before the call number @after from now (0: at once)
+        or after @limit seconds, and calls then() at once; a thread, to be
+        joined.  @percent: what survives, for each export.  The power stays
+        off until on()."""
+        def wait():
+            try:
+                late = threading.Timer(limit, lambda: self.tell(
+                    'cut', 0, *percent, control=self.new_control()))
+                late.start()
+                self.tell('cut', after, *percent, control=self.new_control())
+                late.cancel()
+                late.join()
+            finally:
+                then()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    def stop(self):
+        """An orderly end: the files are up to date."""
+        self.tell('settle')
+        self.daemon.kill()
 
 
 class Views:
@@ -528,9 +628,11 @@ class Flight:
                 except nbd.Error as e:
                     self.done.append((tag, e.errnum or -1))
 
-    def poll(self):
-        """Waits until something has completed."""
+    def poll(self, limit=None):
+        """Waits until something has completed, or for @limit seconds; False if
+        nothing has."""
         before = len(self.done)
+        end = None if limit is None else time.monotonic() + limit
         self.collect()
         while len(self.done) == before:
             p = select.poll()
@@ -544,7 +646,10 @@ class Flight:
                          else 0) |
                     (select.POLLOUT if direction & nbd.AIO_DIRECTION_WRITE
                      else 0))
-            for fd, events in p.poll():
+            if end is not None and time.monotonic() >= end:
+                return False
+            left = None if end is None else (end - time.monotonic()) * 1000
+            for fd, events in p.poll(left and max(left, 1)):
                 h = by_fd[fd]
                 direction = h.aio_get_direction()
                 if events & (select.POLLIN | select.POLLHUP | select.POLLERR) \
@@ -553,6 +658,7 @@ class Flight:
                 elif events & select.POLLOUT:
                     h.aio_notify_write()
             self.collect()
+        return True
 
     def drain(self):
         """Waits for all; errors are not expected."""

@@ -103,6 +103,47 @@ START_TEST(ends_of_a_large_disk)
 }
 END_TEST
 
+/*
+ * A block here and there of a disk as large as the format allows, all of it,
+ * and all but one: neither takes memory or time for the disk's size.
+ */
+START_TEST(huge_disks)
+{
+    struct tt_blocks *b = tt_blocks_new(512);
+    uint64_t size = TT_DISK_SIZE_MAX, hole = (size / 3) & ~UINT64_C(4095), run;
+    struct sim_world w;
+
+    sim_world_init(&w, 5);
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t at = (sim_random(&w, size / 4096 - 1)) * 4096;
+
+        ck_assert(tt_blocks_add(b, at, 4096));
+        ck_assert(tt_blocks_test(b, at, size - at, &run));
+        ck_assert_uint_ge(run, 4096);
+        ck_assert_uint_eq(tt_blocks_next(b, at), at);
+    }
+    ck_assert(tt_blocks_add(b, 0, size));
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t at = sim_random(&w, size);
+
+        ck_assert(tt_blocks_test(b, at, size - at, &run));
+        ck_assert_uint_eq(run, size - at);
+    }
+    tt_blocks_remove(b, hole, 4096);
+    ck_assert(!tt_blocks_test(b, hole, size - hole, &run));
+    ck_assert_uint_eq(run, 4096);
+    ck_assert(tt_blocks_test(b, 0, size, &run));
+    ck_assert_uint_eq(run, hole);
+    ck_assert_uint_eq(tt_blocks_next(b, hole), hole + 4096);
+    ck_assert(tt_blocks_add(b, hole, 4096));
+    ck_assert(tt_blocks_test(b, 0, size, &run));
+    ck_assert_uint_eq(run, size);
+    tt_blocks_remove(b, 0, size);
+    ck_assert_uint_eq(tt_blocks_next(b, 0), UINT64_MAX);
+    tt_blocks_free(b);
+}
+END_TEST
+
 /* ---- the map in CHECKPOINTs -------------------------------------------- */
 
 START_TEST(map_in_several_parts)
@@ -178,6 +219,7 @@ int main(void)
                                   &as_an_array,
                                   &empty_set,
                                   &ends_of_a_large_disk,
+                                  &huge_disks,
                                   &map_in_several_parts,
                                   &empty_map,
                                   NULL,

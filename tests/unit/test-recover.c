@@ -232,6 +232,14 @@ START_TEST(map_with_a_hole)
     recover(&u, &r);
     ck_assert(tt_blocks_test(r.captured, 0, 1, NULL));
     ck_assert(tt_blocks_test(r.captured, 8192, 1, NULL));
+    ck_assert_uint_eq(r.damage_count, 1);
+    tt_recovery_clear(&r);
+    /* the next session notes the damage; it is not new to those behind it */
+    sw_kill(&u.sw);
+    u.sw.damage_ok = true;
+    OK(&u.sw, sw_open(&u.sw));
+    recover(&u, &r);
+    ck_assert_uint_eq(r.damage_count, 0);
     tt_recovery_clear(&r);
     unit_end(&u);
 }

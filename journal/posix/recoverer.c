@@ -1,0 +1,806 @@
+/*
+ * Recovery of a raw disk, as QEMU's driver does it when it opens one
+ *
+ * In this order, each step durable before the next begins:
+ *
+ *   lock      journal and disk: nobody else writes
+ *   scan      what recovery needs (journal/recover.c)
+ *   prove     that the disk is the one that was left (journal/prove.c); else
+ *             nothing is written
+ *   rewrite   what was accepted above the durable end, and SESSION and DAMAGE
+ *             (appender.c); RESIZE if a crash came between a shrink and it
+ *   capture   what redo will overwrite and nobody captured (PREIMAGE)
+ *   redo      the newest version of each range that the disk may lack, without
+ *             comparing first, and the disk's size; then the disk is flushed
+ *   close     CHECKPOINT, which says that the disk is level and at rest, then
+ *             DURABLE, which vouches for it
+ *
+ * No step depends on what an interrupted run has done: until the CHECKPOINT is
+ * there, the next run finds the same level and begins again.
+ *
+ * The session is a tool's: no guest is recorded.  The journal must go on while
+ * the disk is written, for the next one compares their times; so a DURABLE is
+ * appended now and then.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "appender.h"
+#include "disk.h"
+#include "lock.h"
+#include "recoverer.h"
+#include "target.h"
+
+/* Pre-images of data are read in pieces of this size at most. */
+#define CAPTURE_MAX (64 * TT_KIB)
+/* Payload of one frame of them */
+#define CAPTURES_MAX (2 * TT_MIB)
+
+struct tt_recoverer {
+    bool dry_run, shrunk;
+    bool recorded; /* a session that recorded a disk was found */
+    struct tt_appender *a;
+    struct tt_target *disk;
+    uint64_t size; /* of the disk once it is level */
+    struct tt_recover_report report;
+    uint8_t *buf; /* CAPTURES_MAX bytes */
+    struct tt_redo_reader *reader;
+    /* while it runs: */
+    const struct tt_recover_ops *ops;
+    uint64_t done;
+};
+
+static int out_of_memory(struct tt_error *err)
+{
+    return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+}
+
+/* ---- who recorded ------------------------------------------------------ */
+
+/* 1: @ret is the session that the frame at @at begins; 0: there is none. */
+static int read_session(struct tt_appender *a, uint64_t at, uint8_t *head,
+                        uint64_t *ret_prev, struct tt_session *ret,
+                        struct tt_error *err)
+{
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+    struct tt_frame f;
+    int r = tt_frame_read(&a->super, &a->reading.source, at, head, &f, err);
+
+    *ret_prev = 0;
+    if (r <= 0) {
+        return r;
+    }
+    *ret_prev = f.prev_offset < at ? f.prev_offset : 0;
+    while (tt_table_next(&f, head + sizeof(struct tt_frame_header), &pos,
+                         &index, &rec)) {
+        if (rec.kind == TT_KIND_SESSION) {
+            return tt_session_decode(&rec, ret, NULL) == 0;
+        }
+    }
+    return 0;
+}
+
+/* Where the session of the frame at @at begins; 0: that cannot be read. */
+static int session_of(struct tt_appender *a, uint64_t at, uint8_t *head,
+                      uint64_t *ret, struct tt_error *err)
+{
+    struct tt_frame f;
+    int r = tt_frame_read(&a->super, &a->reading.source, at, head, &f, err);
+
+    *ret = r > 0 && f.session_offset <= at ? f.session_offset : 0;
+    return r < 0 ? r : 0;
+}
+
+/*
+ * The newest session that recorded a disk: 1, or 0 if there is none (or it
+ * lies behind damage).  The short cuts lead from session to session.
+ */
+static int find_recorder(struct tt_appender *a, struct tt_session *ret,
+                         struct tt_error *err)
+{
+    const struct tt_scan *scan = &a->recovery.scan;
+    uint64_t at = scan->empty ? 0 : scan->last.session_offset, prev;
+    uint8_t *head = malloc(TT_HEAD_MAX);
+    int r = head == NULL ? out_of_memory(err) : 0;
+
+    while (r == 0 && at != 0) {
+        r = read_session(a, at, head, &prev, ret, err);
+        if (r > 0 && (ret->flags & TT_SESSION_RECORDER)) {
+            break;
+        }
+        if (r > 0) {
+            tt_session_clear(ret);
+            r = 0;
+        }
+        at = prev;
+        if (r == 0 && at != 0) {
+            r = session_of(a, at, head, &at, err);
+        }
+    }
+    free(head);
+    return r;
+}
+
+static int refuse_format(const char *disk, const char *format,
+                         struct tt_error *err)
+{
+    return tt_fail(err, TT_EINVAL, EINVAL,
+                   "the disk %s was recorded as %s: only a raw disk can be "
+                   "recovered without QEMU; QEMU recovers when it opens the "
+                   "two again",
+                   disk, format);
+}
+
+/* Is the disk raw, as far as the journal knows? */
+static int check_format(struct tt_recoverer *r, const char *disk,
+                        bool *ret_known, struct tt_error *err)
+{
+    struct tt_session s = { 0 };
+    int ret = find_recorder(r->a, &s, err);
+
+    *ret_known = false;
+    r->recorded = ret > 0;
+    if (ret <= 0) {
+        return ret;
+    }
+    ret = 0;
+    if (s.disk_format != NULL && s.disk_format[0] != '\0') {
+        *ret_known = tt_disk_format_is_raw(s.disk_format);
+        if (!*ret_known) {
+            ret = refuse_format(disk, s.disk_format, err);
+        }
+    }
+    tt_session_clear(&s);
+    return ret;
+}
+
+/* ---- is it the right disk? --------------------------------------------- */
+
+static int prove_times(struct tt_recoverer *r, struct tt_error *err)
+{
+    uint64_t inode;
+    int64_t disk, journal;
+    struct stat st;
+    bool has_journal = fstat(r->a->fd, &st) == 0 && S_ISREG(st.st_mode);
+
+    if (!tt_target_stat(r->disk, &inode, &disk)) {
+        return 0;
+    }
+    if (has_journal) {
+        journal = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    }
+    return tt_prove_time(&r->a->recovery, disk, has_journal ? &journal : NULL,
+                         err);
+}
+
+static int prove_samples(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+    int ret = 0;
+
+    for (size_t i = 0; i < rec->sample_count && ret == 0; i++) {
+        const struct tt_redo *s = &rec->samples[i];
+
+        if (s->disk_offset + s->disk_length > r->disk->size) {
+            continue; /* a RESIZE is to be redone */
+        }
+        ret = tt_target_read(r->disk, s->disk_offset, r->buf, s->disk_length,
+                             err);
+        if (ret == 0) {
+            ret = tt_prove_sample(&r->a->super, &r->a->reading.source, s,
+                                  r->buf, err);
+        }
+    }
+    return ret;
+}
+
+static int prove(struct tt_recoverer *r, struct tt_error *err)
+{
+    struct tt_error why;
+    int ret = tt_prove_size(&r->a->recovery, r->disk->size, &r->shrunk, &why);
+
+    if (ret == 0) {
+        ret = prove_times(r, &why);
+    }
+    if (ret == 0) {
+        ret = prove_samples(r, &why);
+    }
+    if (ret == -TT_EOTHERDISK) {
+        return tt_fail(err, TT_EOTHERDISK, ESTALE,
+                       "disk %.200s is not as journal %.200s left it: %.500s; "
+                       "nothing was changed: begin a new journal for it",
+                       r->disk->path, r->a->path, why.message);
+    }
+    if (ret < 0 && err != NULL) {
+        *err = why;
+    }
+    return ret;
+}
+
+/* A device has the size that it has: say so before anything is written. */
+static int check_resize(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+
+    r->size = r->shrunk ? r->disk->size : rec->scan.disk_size;
+    r->report.old_size = r->disk->size;
+    r->report.new_size = r->size;
+    if (r->disk->device && r->disk->size != r->size) {
+        return tt_target_resize(r->disk, r->size, err);
+    }
+    return 0;
+}
+
+/* ---- what there is to do ----------------------------------------------- */
+
+/* The part of @redo that the disk has room for; false: none. */
+static bool clip(const struct tt_recoverer *r, const struct tt_redo *redo,
+                 struct tt_redo *ret)
+{
+    if (redo->disk_offset >= r->size) {
+        return false; /* cut off by a shrink */
+    }
+    *ret = *redo;
+    if (ret->disk_length > r->size - ret->disk_offset) {
+        ret->disk_length = r->size - ret->disk_offset;
+    }
+    return true;
+}
+
+static int time_of(struct tt_recoverer *r, const struct tt_redo *redo,
+                   int64_t *ret, struct tt_error *err)
+{
+    uint8_t *head = malloc(TT_HEAD_MAX);
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+    struct tt_frame f;
+    int ret_read;
+
+    if (head == NULL) {
+        return out_of_memory(err);
+    }
+    ret_read = tt_frame_read(&r->a->super, &r->a->reading.source,
+                             redo->frame_offset, head, &f, err);
+    while (ret_read > 0 &&
+           tt_table_next(&f, head + sizeof(struct tt_frame_header), &pos,
+                         &index, &rec)) {
+        if (rec.seq == redo->seq) {
+            *ret = rec.time;
+        }
+    }
+    free(head);
+    return ret_read < 0 ? ret_read : 0;
+}
+
+/* Redos come newest first, those of one record together. */
+static int count_redos(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+    struct tt_recover_report *rep = &r->report;
+    const struct tt_redo *first = NULL, *newest = NULL;
+    struct tt_redo part;
+    int ret = 0;
+
+    for (size_t i = 0; i < rec->redo_count; i++) {
+        const struct tt_redo *redo = &rec->redos[i];
+
+        if (!clip(r, redo, &part)) {
+            continue;
+        }
+        rep->records += first == NULL || first->seq != redo->seq;
+        rep->ranges++;
+        *(part.kind == TT_KIND_WRITE ? &rep->write_bytes : &rep->zero_bytes) +=
+            part.disk_length;
+        newest = newest == NULL ? redo : newest;
+        first = redo;
+    }
+    if (first != NULL) {
+        rep->first_seq = first->seq;
+        rep->newest_seq = newest->seq;
+        ret = time_of(r, first, &rep->first_time, err);
+        if (ret == 0) {
+            ret = time_of(r, newest, &rep->newest_time, err);
+        }
+    }
+    return ret;
+}
+
+static int make_report(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+    struct tt_recover_report *rep = &r->report;
+
+    rep->nothing = rec->clean || (!r->recorded && !r->shrunk && !rec->resized &&
+                                  rec->redo_count == 0);
+    rep->level_seq = rec->level_seq;
+    rep->last_seq = rec->scan.last_seq;
+    rep->damages = rec->damage_count;
+    rep->rewritten_frames = rec->rewrite_count;
+    for (size_t i = 0; i < rec->rewrite_count; i++) {
+        rep->rewritten_bytes += rec->rewrites[i].length;
+    }
+    return count_redos(r, err);
+}
+
+/* ---- open and close ---------------------------------------------------- */
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+
+    if (stat(a, &sa) < 0 || stat(b, &sb) < 0) {
+        return false;
+    }
+    return S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode)
+               ? sa.st_rdev == sb.st_rdev
+               : sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static int open_both(struct tt_recoverer *r, const char *journal,
+                     const char *disk, struct tt_error *err)
+{
+    bool known_raw = false;
+    int ret;
+
+    if (same_file(journal, disk)) {
+        return tt_fail(err, TT_EINVAL, EINVAL,
+                       "%s is the journal, not its disk", disk);
+    }
+    r->buf = malloc(CAPTURES_MAX);
+    if (r->buf == NULL) {
+        return out_of_memory(err);
+    }
+    ret = tt_appender_prepare(journal, r->dry_run, NULL, NULL, &r->a, err);
+    if (ret == 0) {
+        ret = check_format(r, disk, &known_raw, err);
+    }
+    if (ret == 0) {
+        ret = tt_target_open(disk, r->dry_run, known_raw, &r->disk, err);
+    }
+    if (ret == 0) {
+        ret = prove(r, err);
+    }
+    if (ret == 0) {
+        ret = check_resize(r, err);
+    }
+    return ret < 0 ? ret : make_report(r, err);
+}
+
+int tt_recoverer_open(const char *journal, const char *disk, bool dry_run,
+                      struct tt_recoverer **ret, struct tt_error *err)
+{
+    struct tt_recoverer *r = calloc(1, sizeof(*r));
+    int status;
+
+    if (r == NULL) {
+        return out_of_memory(err);
+    }
+    r->dry_run = dry_run;
+    status = open_both(r, journal, disk, err);
+    if (status < 0) {
+        tt_recoverer_close(r);
+        return status;
+    }
+    *ret = r;
+    return 0;
+}
+
+const struct tt_recover_report *
+tt_recoverer_report(const struct tt_recoverer *r)
+{
+    return &r->report;
+}
+
+void tt_recoverer_close(struct tt_recoverer *r)
+{
+    if (r != NULL) {
+        tt_redo_reader_free(r->reader);
+        tt_appender_free(r->a);
+        tt_target_close(r->disk);
+        free(r->buf);
+        free(r);
+    }
+}
+
+/* ---- the session ------------------------------------------------------- */
+
+static int start_session(struct tt_recoverer *r, const char *program,
+                         struct tt_error *err)
+{
+    char *path = realpath(r->disk->path, NULL);
+    struct tt_session s = {
+        .program = (char *)program,
+        .disk_format = (char *)"raw",
+        .disk_path = path != NULL ? path : r->disk->path,
+    };
+    int ret;
+
+    if (tt_target_stat(r->disk, &s.disk_inode, &s.disk_mtime)) {
+        s.flags |= TT_SESSION_HAS_STAT;
+    }
+    ret = tt_appender_start(r->a, &s, err);
+    free(path);
+    return ret;
+}
+
+/* A crash came between the disk's shrinking and its RESIZE. */
+static int append_shrink(struct tt_recoverer *r, struct tt_error *err)
+{
+    struct tt_request req = {
+        .kind = TT_KIND_RESIZE,
+        .disk_offset = r->a->recovery.scan.disk_size,
+        .disk_length = r->size,
+    };
+
+    return r->shrunk ? tt_appender_add(r->a, &req, NULL, err) : 0;
+}
+
+/* ---- captures ---------------------------------------------------------- */
+
+/* Pre-images on their way into one frame; their bytes are in buf. */
+struct captures {
+    struct tt_recoverer *r;
+    size_t used; /* of buf */
+};
+
+static int commit_captures(struct captures *c, struct tt_error *err)
+{
+    struct tt_append ap;
+    int ret = 0;
+
+    if (tt_batch_count(c->r->a->batch) > 0) {
+        ret = tt_appender_commit(c->r->a, &ap, err);
+    }
+    tt_appender_begin(c->r->a);
+    c->used = 0;
+    return ret;
+}
+
+static bool is_zero(const uint8_t *p, size_t length)
+{
+    return p[0] == 0 && memcmp(p, p + 1, length - 1) == 0;
+}
+
+/* Captures [offset, offset + length); @data: from the end of buf. */
+static int add_capture(struct captures *c, uint64_t offset, uint64_t length,
+                       bool data, struct tt_error *err)
+{
+    struct tt_recovery *rec = &c->r->a->recovery;
+    struct tt_request req = {
+        .kind = TT_KIND_PREIMAGE,
+        .flags = data ? 0 : TT_RECORD_ZEROES,
+        .disk_offset = offset,
+        .disk_length = length,
+        .payload = data ? c->r->buf + c->used : NULL,
+        .payload_length = data ? (uint32_t)length : 0,
+    };
+    int ret = 0;
+
+    if (!tt_blocks_add(rec->captured, offset, length) ||
+        !tt_blocks_add(rec->unmapped, offset, length)) {
+        return out_of_memory(err);
+    }
+    c->r->report.captured_bytes += length;
+    if (c->r->dry_run) {
+        return 0;
+    }
+    if (!tt_batch_add(c->r->a->batch, &req)) {
+        /* a full frame; this one's bytes move to the front of the buffer */
+        size_t at = c->used;
+
+        ret = commit_captures(c, err);
+        if (data) {
+            memmove(c->r->buf, c->r->buf + at, length);
+            req.payload = c->r->buf;
+        }
+        if (ret == 0 && !tt_batch_add(c->r->a->batch, &req)) {
+            ret = tt_fail(err, TT_EINVAL, EINVAL,
+                          "%s: a pre-image of %" PRIu64 " bytes does not fit",
+                          c->r->a->path, length);
+        }
+    }
+    c->used += data ? length : 0;
+    return ret;
+}
+
+/* Captures some of a range that nobody has captured; *ret_done is how much. */
+static int capture_some(struct captures *c, uint64_t offset, uint64_t length,
+                        uint64_t *ret_done, struct tt_error *err)
+{
+    struct tt_recoverer *r = c->r;
+    uint64_t hole = tt_target_hole(
+        r->disk, offset,
+        length < TT_PREIMAGE_ZERO_MAX ? length : TT_PREIMAGE_ZERO_MAX);
+    int ret;
+
+    if (hole < length) {
+        hole -= hole % TT_GRID; /* whole blocks, or all of it */
+    }
+    if (hole > 0) {
+        *ret_done = hole;
+        return add_capture(c, offset, hole, false, err);
+    }
+    *ret_done = length < CAPTURE_MAX ? length : CAPTURE_MAX;
+    if (!r->dry_run && CAPTURES_MAX - c->used < *ret_done) {
+        ret = commit_captures(c, err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = r->dry_run ? 0
+                     : tt_target_read(r->disk, offset, r->buf + c->used,
+                                      *ret_done, err);
+    if (ret < 0) {
+        return ret;
+    }
+    return add_capture(c, offset, *ret_done,
+                       r->dry_run || !is_zero(r->buf + c->used, *ret_done),
+                       err);
+}
+
+static int capture_range(struct captures *c, uint64_t offset, uint64_t length,
+                         struct tt_error *err)
+{
+    uint64_t at = offset - offset % TT_GRID;
+    uint64_t end = (offset + length + TT_GRID - 1) / TT_GRID * TT_GRID;
+    uint64_t done;
+    int ret = 0;
+
+    if (end > c->r->size) {
+        end = c->r->size;
+    }
+    for (; at < end && ret == 0; at += done) {
+        if (!tt_blocks_test(c->r->a->recovery.captured, at, end - at, &done)) {
+            ret = capture_some(c, at, done, &done, err);
+        }
+    }
+    return ret;
+}
+
+static int capture_redos(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+    struct captures c = { .r = r };
+    uint64_t size = r->disk->size;
+    int ret = 0;
+
+    tt_appender_begin(r->a);
+    for (size_t i = 0; i < rec->redo_count && ret == 0; i++) {
+        uint64_t at = rec->redos[i].disk_offset;
+        uint64_t length = rec->redos[i].disk_length;
+
+        /* what the disk does not have yet is a RESIZE's, and born captured */
+        if (at < size) {
+            ret = capture_range(&c, at, length < size - at ? length : size - at,
+                                err);
+        }
+    }
+    return ret < 0 || r->dry_run ? ret : commit_captures(&c, err);
+}
+
+/* ---- redo -------------------------------------------------------------- */
+
+/* The journal's time must not fall behind the disk's (journal/prove.c). */
+static int still_here(struct tt_recoverer *r, struct tt_error *err)
+{
+    struct tt_request req = { .kind = TT_KIND_DURABLE };
+
+    return tt_clocks().boottime - r->a->writer->last_boottime <
+                   TT_MTIME_SLACK / 4
+               ? 0
+               : tt_appender_add(r->a, &req, NULL, err);
+}
+
+static void progress(struct tt_recoverer *r, uint64_t bytes)
+{
+    r->done += bytes;
+    if (r->ops->progress != NULL) {
+        r->ops->progress(r->ops->opaque, r->done, r->report.write_bytes);
+    }
+}
+
+/* Writes one range whose bytes are in buf. */
+static int write_range(struct tt_recoverer *r, const struct tt_redo *redo,
+                       struct tt_error *err)
+{
+    int ret;
+
+    if (r->dry_run) {
+        return 0;
+    }
+    ret = still_here(r, err);
+    return ret < 0 ? ret
+                   : tt_target_write(r->disk, redo->disk_offset, r->buf,
+                                     redo->disk_length, err);
+}
+
+/* Reads and checks the bytes of a redo. */
+static int read_range(struct tt_recoverer *r, const struct tt_redo *redo,
+                      struct tt_error *err)
+{
+    int ret =
+        tt_redo_read(&r->a->super, &r->a->reading.source, redo, r->buf, err);
+
+    return ret < 0 ? tt_file_name_error(r->a->path, ret, err) : 0;
+}
+
+/*
+ * Damage costs the grid pieces that it hit: the disk keeps what it has there,
+ * and views say that they do not know.
+ */
+static int redo_pieces(struct tt_recoverer *r, const struct tt_redo *redo,
+                       struct tt_error *err)
+{
+    uint64_t at = redo->disk_offset, end = at + redo->disk_length, next;
+    struct tt_error piece_err;
+    bool warned = false;
+    int ret = 0;
+
+    for (; at < end && ret == 0; at = next) {
+        struct tt_redo piece = *redo;
+
+        next = at - at % TT_GRID + TT_GRID;
+        next = next < end ? next : end;
+        piece.disk_offset = at;
+        piece.disk_length = next - at;
+        piece.payload += at - redo->disk_offset;
+        ret = read_range(r, &piece, &piece_err);
+        if (ret == 0) {
+            ret = write_range(r, &piece, err);
+        } else if (ret == -TT_EDAMAGED) {
+            r->report.damaged_bytes += piece.disk_length;
+            if (!warned) {
+                r->ops->warn(r->ops->opaque, piece_err.message);
+            }
+            warned = true;
+            ret = 0;
+        } else if (err != NULL) {
+            *err = piece_err;
+        }
+    }
+    return ret;
+}
+
+static int redo_write(struct tt_recoverer *r, const struct tt_redo *redo,
+                      struct tt_error *err)
+{
+    int ret =
+        tt_redo_read(&r->a->super, &r->a->reading.source, redo, r->buf, err);
+
+    if (ret == -TT_EDAMAGED) {
+        ret = redo_pieces(r, redo, err);
+    } else if (ret == 0) {
+        ret = write_range(r, redo, err);
+    }
+    progress(r, redo->disk_length);
+    return ret;
+}
+
+static int redo_zero(struct tt_recoverer *r, const struct tt_redo *redo,
+                     struct tt_error *err)
+{
+    int ret;
+
+    if (r->dry_run) {
+        return 0;
+    }
+    ret = still_here(r, err);
+    return ret < 0 ? ret
+                   : tt_target_zero(r->disk, redo->disk_offset,
+                                    redo->disk_length, err);
+}
+
+static int redo_all(struct tt_recoverer *r, struct tt_error *err)
+{
+    const struct tt_recovery *rec = &r->a->recovery;
+    struct tt_redo redo;
+    int ret = 0;
+
+    r->reader = tt_redo_reader_new(&r->a->super, &r->a->reading.source);
+    if (r->reader == NULL) {
+        return out_of_memory(err);
+    }
+    if (!r->dry_run && r->disk->size != r->size) {
+        ret = tt_target_resize(r->disk, r->size, err);
+    }
+    for (size_t i = 0; i < rec->redo_count && ret == 0; i++) {
+        if (clip(r, &rec->redos[i], &redo)) {
+            ret = redo.kind == TT_KIND_WRITE ? redo_write(r, &redo, err)
+                                             : redo_zero(r, &redo, err);
+        }
+    }
+    return ret;
+}
+
+/* ---- the end ----------------------------------------------------------- */
+
+static int append_checkpoint(struct tt_recoverer *r, struct tt_checkpoint *c,
+                             bool *ret_more, struct tt_error *err)
+{
+    struct tt_recovery *rec = &r->a->recovery;
+    struct tt_request req = { .kind = TT_KIND_CHECKPOINT };
+    struct tt_append ap;
+    uint8_t *body;
+    int ret;
+
+    c->map_prev = rec->map_prev;
+    body =
+        tt_checkpoint_encode(c, rec->unmapped, &req.payload_length, ret_more);
+    if (body == NULL) {
+        return out_of_memory(err);
+    }
+    req.payload = body;
+    req.flags = (*ret_more ? TT_RECORD_MORE : 0) |
+                (req.payload_length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0);
+    ret = tt_appender_add(r->a, &req, &ap, err);
+    if (ret == 0) {
+        r->report.checkpoint_seq = ap.first_seq;
+        if (tt_checkpoint_done(body, rec->unmapped) > 0) {
+            rec->map_prev = ap.offset;
+        }
+    }
+    free(body);
+    return ret;
+}
+
+static int close_clean(struct tt_recoverer *r, struct tt_error *err)
+{
+    struct tt_request durable = { .kind = TT_KIND_DURABLE };
+    struct tt_checkpoint c = {
+        .level_seq = r->a->writer->next_seq - 1,
+        .clean = true,
+    };
+    struct tt_error end_err;
+    bool more = true;
+    int ret = tt_target_flush(r->disk, err);
+
+    c.has_stat = tt_target_stat(r->disk, &c.disk_inode, &c.disk_mtime);
+    while (ret == 0 && more) {
+        ret = append_checkpoint(r, &c, &more, err);
+    }
+    if (ret == 0 && tt_appender_add(r->a, &durable, NULL, &end_err) < 0) {
+        r->ops->warn(r->ops->opaque, end_err.message); /* it is done */
+    }
+    return ret;
+}
+
+/* A dry run has no lock: has somebody begun to write meanwhile? */
+static int ask_again(struct tt_recoverer *r, struct tt_error *err)
+{
+    int ret = tt_lock_ask(r->a->fd, r->a->path, err);
+
+    return ret < 0 ? ret : tt_lock_ask(r->disk->fd, r->disk->path, err);
+}
+
+int tt_recoverer_run(struct tt_recoverer *r, const char *program,
+                     const struct tt_recover_ops *ops, struct tt_error *err)
+{
+    int ret = 0;
+
+    r->ops = ops;
+    if (r->report.nothing) {
+        return 0;
+    }
+    if (!r->dry_run) {
+        ret = start_session(r, program, err);
+        if (ret == 0) {
+            ret = append_shrink(r, err);
+        }
+    }
+    if (ret == 0) {
+        ret = capture_redos(r, err);
+    }
+    if (ret == 0) {
+        ret = redo_all(r, err);
+    }
+    if (ret == 0) {
+        ret = r->dry_run ? ask_again(r, err) : close_clean(r, err);
+    }
+    return ret;
+}

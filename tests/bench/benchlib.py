@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the benchmarks share, on top of the integration tests' module."""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                '../integration'))
+from ttjtest import Failed, KIB, MIB, die_with_parent
+
+RUN_LIMIT = 300  # seconds that a program may take
+ZEROES = bytes(MIB)
+
+
+def run(args, **kwargs):
+    """Runs a program, which must succeed; its stdout."""
+    try:
+        p = subprocess.run(args, text=True, capture_output=True,
+                           stdin=subprocess.DEVNULL, timeout=RUN_LIMIT,
+                           preexec_fn=die_with_parent, **kwargs)
+    except subprocess.TimeoutExpired:
+        raise Failed(f'{" ".join(args)}: not done after {RUN_LIMIT} s')
+    if p.returncode:
+        raise Failed(f'{" ".join(args)}: exit status {p.returncode}: '
+                     f'{(p.stderr or p.stdout).strip()}')
+    return p.stdout
+
+
+def file_end(path):
+    """Where the last frame ends: room that was made ahead reads as zeroes."""
+    with open(path, 'rb') as f:
+        end = f.seek(0, os.SEEK_END)
+        while end > 0:
+            at = (end - 1) // MIB * MIB
+            f.seek(at)
+            data = f.read(end - at)
+            if data != ZEROES[:len(data)]:
+                used = len(data.rstrip(b'\0'))
+                return at + -(-used // (4 * KIB)) * 4 * KIB
+            end = at
+    return 0
+
+
+def write_zeroes(path, length):
+    """Makes a file longer by blocks that are written, not only allocated."""
+    with open(path, 'ab', buffering=0) as f:
+        for at in range(0, length, MIB):
+            f.write(ZEROES[:min(MIB, length - at)])
+        os.fsync(f.fileno())
