@@ -877,13 +877,28 @@ static int last_still_there(struct scanner *s)
 /*
  * Did the writer leave what was read last behind, as an append that failed,
  * and go on in the next segment?  Or did a later session find damage, and go
- * on behind it, in the next segment or the one after?
+ * on behind it, in the next segment or the one after?  Or did one begin in the
+ * stead of what was read and not durable?
  */
 static int left_behind(struct scanner *s)
 {
     const struct tt_scan *scan = s->scan;
     const struct tt_frame *last = &scan->last;
 
+    for (uint64_t k = last->segment; !scan->empty; k--) {
+        struct tt_frame f;
+        int ret = frame_at(s, tt_segment_offset(s->super, k), &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && f.session > scan->max_session) {
+            return 1;
+        }
+        if (!k || (ret > 0 && f.first_seq <= scan->durable_seq)) {
+            break;
+        }
+    }
     for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
         struct tt_frame f;
         int ret =
@@ -908,27 +923,28 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
 {
     struct scanner s = { .super = super, .src = src, .ops = ops, .scan = scan };
     struct tt_frame f;
-    bool grown = false;
-    int ret = scanner_init(&s, err);
+    int ret = scanner_init(&s, err), there;
 
     if (ret < 0) {
         return ret;
     }
     s.vouched = scan->durable_seq;
-    while ((ret = find_next(&s, &f)) > 0) {
-        grown = true;
+    /* first, or what a power cut left of its followers would pass for news */
+    there = last_still_there(&s);
+    while (there > 0 && (ret = find_next(&s, &f)) > 0) {
         ret = accept(&s, &f);
         if (ret) {
             break;
         }
     }
-    if (ret == 0 && !grown) {
-        ret = last_still_there(&s);
-        if (ret > 0) {
+    if (there < 0) {
+        ret = there;
+    } else if (ret == 0) {
+        if (there) {
             ret = left_behind(&s);
-            ret = ret < 0 ? ret : !ret;
+            there = !ret;
         }
-        if (ret == 0) {
+        if (ret >= 0 && !there) {
             ret = tt_fail(err, TT_ECHANGED, 0,
                           "the journal's end at %" PRIu64 " was replaced",
                           scan->end_offset);

@@ -519,6 +519,54 @@ START_TEST(follow_leaves_a_failed_append)
 }
 END_TEST
 
+/*
+ * A reader on another host than the one whose power was cut: what it read last
+ * is gone, or torn, and what came behind that survived; or it read on, and only
+ * what came before is gone, where the next session begins.
+ */
+static void follow_lost(bool torn, bool read_on)
+{
+    const struct sim_node *lost;
+    struct follower fo = { 0 };
+    struct unit_scan s;
+    struct unit u;
+
+    unit_begin(&u, 20);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    if (read_on) {
+        unit_step_clock(&u, -3600);
+    }
+    unit_write(&u, 0, 1024);
+    lost = u.sw.tip;
+    if (read_on) {
+        for (lost = u.sw.tip; lost->parent->offset > TT_SEGMENT_MIN;
+             lost = lost->parent) {
+        }
+        OK(&u.sw, sw_durable(&u.sw));
+    }
+    unit_scan(&u, &s);
+    fo.next_seq = s.scan.last_seq + 1;
+    OK(&u.sw, sw_durable(&u.sw));
+    sw_abandon(&u.sw);
+    simdisk_lose(&u.sw.journal,
+                 torn ? lost->offset + lost->length - 512 : lost->offset, 512);
+    u.sw.tip = u.sw.durable;
+    u.sw.boot++;
+    u.sw.now.boottime = 17;
+    OK(&u.sw, sw_open(&u.sw));
+    ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
+    unit_end(&u);
+}
+
+START_TEST(follow_across_a_power_cut)
+{
+    follow_lost(false, false);
+    follow_lost(true, false);
+    follow_lost(false, true);
+}
+END_TEST
+
 int main(void)
 {
     return unit_run("scan", (const TTest *const *const[]){
@@ -540,6 +588,7 @@ int main(void)
                                 &follow_sees_each_frame_once,
                                 &follow_notices_a_replaced_end,
                                 &follow_leaves_a_failed_append,
+                                &follow_across_a_power_cut,
                                 NULL,
                             });
 }
