@@ -184,6 +184,9 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     if (ret < 0) {
         return ret;
     }
+    /* a block and its head for each half: writes may be smaller than blocks */
+    qatomic_set(&s->growth.captures,
+                2 * (tt_pending_bytes(s->pending) + s->admitted));
     tt_writer_plan(&s->writer, s->batch, ttj_now(), ret_append);
     f = ttj_frame_new(s, ret_append, entries);
     if (!f) {

@@ -24,6 +24,8 @@
  * from recording a CHECKPOINT, PREIMAGEs of what it has acknowledged, or a GAP.
  * So an append for the guest is granted only if the reserve is still there
  * behind it, in room that is allocated; one of the driver's own may use it up.
+ * It grows with what is pending, which may have to be captured yet: so before
+ * the guest is told that there is no room, the disk is brought level.
  * This holds where room is allocated: not on a sparse file system that cannot
  * fallocate, and not with ahead=0, where each append grows the file.
  *
@@ -185,7 +187,9 @@ static uint64_t ttj_grow_need(const TTJGrowth *g, uint64_t end, TTJGrowFor who)
     /* not more than a part of what has been used, or a small one never fills */
     uint64_t reserve = MIN(g->reserve, end / RESERVE_PART);
 
-    return who == TTJ_GROW_FOR_GUEST && g->ahead ? end + reserve : end;
+    return who == TTJ_GROW_FOR_GUEST && g->ahead
+               ? end + reserve + qatomic_read(&g->captures)
+               : end;
 }
 
 /* Grows the journal to @size, by fallocate if it can.  Called without lock. */

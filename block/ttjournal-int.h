@@ -73,8 +73,9 @@ typedef struct TTJGrowth {
     CoMutex lock;    /* not held during I/O: growing or zeroing says who does */
     CoQueue changed; /* growing or zeroing */
     bool ahead_given;
-    uint64_t ahead;   /* how far room is made, and written, beyond the end */
-    uint64_t reserve; /* what the guest must leave; the driver may raise it */
+    uint64_t ahead;    /* how far room is made, and written, beyond the end */
+    uint64_t reserve;  /* what the guest must leave */
+    uint64_t captures; /* and what PREIMAGEs of pending data take; atomic */
 
     bool known;     /* what follows */
     bool is_file;   /* a local file, which grows by being written */
@@ -138,9 +139,9 @@ typedef struct BDRVTtjournalState {
     CoQueue append_idle;    /* flushers that need appending for themselves */
     QSIMPLEQ_HEAD(, TTJFrame) frames; /* complete, not durable, in order */
     uint64_t frames_bytes;
-    bool flushing;   /* one flush of the journal at a time */
-    CoQueue flushed; /* until flushing ends */
-    uint8_t *zeroes; /* TT_ALIGNMENT_MAX bytes, constant */
+    bool flushing;       /* one flush of the journal at a time */
+    CoQueue flushed;     /* until flushing ends */
+    uint8_t *zeroes;     /* TT_ALIGNMENT_MAX bytes, constant */
     bool full;           /* the last append for the guest found no room */
     bool room_wanted;    /* ttj_grow_idle() may have something to do */
     int64_t room_ns;     /* but not before */

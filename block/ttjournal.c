@@ -74,6 +74,26 @@ static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
 
 /* ---- writes -------------------------------------------------------------- */
 
+/*
+ * The journal is full, but for what is kept to capture pending data: without
+ * any there may be room.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_append_again(BlockDriverState *bs, TTJEntry *e, unsigned count)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (ttj_level(bs) < 0) {
+        return -ENOSPC;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        for (unsigned i = 0; i < count; i++) {
+            s->admitted += e[i].req.payload_length;
+        }
+    }
+    return ttj_append(bs, e, count);
+}
+
 /* Steps 2 and 3, and all of them for FUA; resize_lock is held, and let go. */
 static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
                                                 TTJEntry *e, unsigned count,
@@ -82,6 +102,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
     BDRVTtjournalState *s = bs->opaque;
     int ret = ttj_append(bs, e, count);
 
+    if (ret == -ENOSPC) {
+        ret = ttj_append_again(bs, e, count);
+    }
     qemu_co_rwlock_unlock(&s->resize_lock);
     if (ret == 0 && (flags & BDRV_REQ_FUA)) {
         ret = ttj_flush_to(bs, e[count - 1].seq);

@@ -41,6 +41,7 @@ struct tt_batch {
     uint64_t payload_total;
     uint32_t alignment;
     uint64_t max_length;
+    uint64_t room; /* to the end of the segment */
     unsigned count;
     struct tt_request requests[MAX_REQUESTS];
     uint32_t desc_at[MAX_REQUESTS]; /* in the table, before any CLOCK */
@@ -85,6 +86,9 @@ void tt_batch_reset(struct tt_batch *b, const struct tt_writer *w)
     b->alignment = w->alignment;
     b->max_length = w->super.segment_size < TT_FRAME_MAX ? w->super.segment_size
                                                          : TT_FRAME_MAX;
+    b->room =
+        w->super.segment_size -
+        (w->next_offset - w->super.segments_offset) % w->super.segment_size;
 }
 
 unsigned tt_batch_count(const struct tt_batch *b)
@@ -146,7 +150,7 @@ static bool request_is_valid(const struct tt_request *req)
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
 {
     uint32_t sums = 0, length;
-    uint64_t payload = b->payload_total;
+    uint64_t payload = b->payload_total, frame;
 
     assert(request_is_valid(req));
     if (has_payload(req)) {
@@ -156,11 +160,13 @@ bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
     } else {
         length = DESC + (uint32_t)round_up(req->payload_length, 8);
     }
+    frame =
+        round_up(HEADER + CLOCK_DESC + b->table_length + length, b->alignment) +
+        round_up(payload, b->alignment);
+    /* A segment is filled up: only what does not fit alone goes to the next. */
     if (b->count == MAX_REQUESTS ||
         HEADER + CLOCK_DESC + b->table_length + length > TT_HEAD_MAX ||
-        round_up(HEADER + CLOCK_DESC + b->table_length + length, b->alignment) +
-                round_up(payload, b->alignment) >
-            b->max_length) {
+        frame > b->max_length || (frame > b->room && b->payload_total)) {
         return false;
     }
     encode_descriptor(b->head + HEADER + b->table_length, req, length, sums);

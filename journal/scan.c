@@ -38,13 +38,23 @@ struct scanner {
     struct tt_scan *scan;
     struct tt_error *err; /* never NULL */
     struct tt_error own_err;
-    uint64_t newest;     /* segment of the newest valid segment header */
+    uint64_t newest; /* segment of the newest valid segment header */
+    uint64_t newest_session;
+    struct begin *begins; /* of sessions, from the segment headers */
+    size_t begin_count;
+    bool begins_known;
+    uint64_t stale_session, stale_from; /* of this session from here on */
     uint64_t vouched;    /* largest durable_seq in a header that counts */
     bool trust_next;     /* the next frame's place in history is known */
     uint64_t seen_start; /* the segment start that was read last, */
     uint64_t seen_seq;   /* and the first_seq of the frame there, or 0 */
     uint8_t *head;       /* TT_HEAD_MAX bytes */
     uint8_t *payload;    /* TT_PAYLOAD_RECORD_MAX bytes once it is needed */
+};
+
+/* Where a session began */
+struct begin {
+    uint64_t session, first_seq;
 };
 
 /* Whole frames found behind a break, in order of their place. */
@@ -469,8 +479,13 @@ static int zone_collect(struct scanner *s, struct zone *z, uint64_t from,
     return 0;
 }
 
-static bool is_stale(const struct zone *z, const struct tt_frame *f)
+static bool is_stale(const struct scanner *s, const struct zone *z,
+                     const struct tt_frame *f)
 {
+    /* that session may be known by what was accepted alone */
+    if (!s->scan->empty && f->session < s->scan->last.session) {
+        return true;
+    }
     for (size_t i = 0; i < z->count; i++) {
         if (z->frames[i].session > f->session &&
             f->first_seq >= z->frames[i].session_first_seq) {
@@ -480,15 +495,110 @@ static bool is_stale(const struct zone *z, const struct tt_frame *f)
     return false;
 }
 
+/* Does the header at @offset say that it follows @f?  1, 0, or an error. */
+static int header_links(struct scanner *s, uint64_t offset,
+                        const struct tt_frame *f)
+{
+    uint8_t buf[HEADER];
+    struct tt_frame next;
+    int ret;
+
+    if (offset >= s->src->size || s->src->size - offset < HEADER) {
+        return 0;
+    }
+    ret = read_at(s, offset, buf, HEADER);
+    return ret > 0 ? tt_frame_decode(s->super, offset, buf, &next) &&
+                         tt_frame_links(f, &next)
+                   : ret;
+}
+
+/* Which sessions do the segments from @segment on know of? */
+static int find_begins(struct scanner *s, uint64_t segment)
+{
+    uint64_t session = 0, count = s->newest - segment + 1;
+
+    s->begins_known = true;
+    s->begins = segment <= s->newest ? calloc(count, sizeof(*s->begins)) : NULL;
+    if (segment <= s->newest && !s->begins) {
+        return tt_fail(s->err, TT_ENOMEM, 0, "out of memory");
+    }
+    for (; segment <= s->newest; segment++) {
+        struct tt_frame f;
+        int ret = frame_at(s, tt_segment_offset(s->super, segment), &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && f.session != session) {
+            session = f.session;
+            s->begins[s->begin_count++] =
+                (struct begin){ session, f.session_first_seq };
+        }
+    }
+    return 0;
+}
+
+/*
+ * @f follows the last frame, but a later session is known, which may have
+ * begun in its stead: if what that began with is damaged, frames that a power
+ * cut left behind must not take its place.  1: it is the next; 0: it is stale.
+ *
+ * What the segment headers know is asked first.  A session that began and
+ * ended within a segment they do not know; but then a frame that another one
+ * follows was in history when that was written.
+ */
+static int not_stale(struct scanner *s, struct tt_frame *f)
+{
+    uint64_t end = tt_frame_end(f);
+    struct zone z = { 0 };
+    int ret = 0;
+
+    if (f->session >= s->newest_session || s->trust_next) {
+        return 1;
+    }
+    if (!s->begins_known) {
+        ret = find_begins(s, f->segment);
+    }
+    if (ret == 0 && s->stale_session != f->session) {
+        s->stale_session = f->session;
+        s->stale_from = UINT64_MAX;
+        for (size_t i = 0; i < s->begin_count; i++) {
+            if (s->begins[i].session > f->session &&
+                s->begins[i].first_seq < s->stale_from) {
+                s->stale_from = s->begins[i].first_seq;
+            }
+        }
+    }
+    if (ret == 0 && f->first_seq >= s->stale_from) {
+        return 0;
+    }
+    if (ret == 0) {
+        ret = header_links(s, end, f);
+    }
+    if (ret == 0) {
+        ret = header_links(s, tt_segment_offset(s->super, f->segment + 1), f);
+    }
+    if (ret == 0) {
+        ret = zone_collect(s, &z, end, tt_frame_last_seq(f) + 1);
+        if (ret == 0) {
+            ret = !is_stale(s, &z, f);
+        }
+        free(z.frames);
+    }
+    /* s->head is to hold the head of *f */
+    return ret > 0 ? frame_at(s, f->offset, f) : ret;
+}
+
 /* The frame at which reading resumes, given D; NULL if there is none. */
-static const struct tt_frame *zone_resume(const struct zone *z, uint64_t q,
+static const struct tt_frame *zone_resume(const struct scanner *s,
+                                          const struct zone *z, uint64_t q,
                                           uint64_t durable)
 {
     for (size_t i = 0; i < z->count; i++) {
         const struct tt_frame *f = &z->frames[i];
 
         if (f->first_seq >= q && f->first_seq <= durable + 1 &&
-            !is_stale(z, f)) {
+            !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -513,9 +623,11 @@ static int report_damage(struct scanner *s, uint64_t offset, uint64_t end,
 /*
  * The frame that was expected is not at the end it was at, though durable: one
  * with a sound header and table is history all the same, only its payload is
- * damaged.  1 if it was accepted.
+ * damaged; unless a later session took its number, and the frame is what a
+ * power cut left of an append.  1 if it was accepted.
  */
-static int accept_unwhole(struct scanner *s, uint64_t durable)
+static int accept_unwhole(struct scanner *s, const struct zone *z,
+                          uint64_t durable)
 {
     uint64_t end = s->scan->end_offset;
     uint64_t places[2] = { end, end };
@@ -529,6 +641,7 @@ static int accept_unwhole(struct scanner *s, uint64_t durable)
         int ret = frame_at(s, places[i], &f);
 
         if (ret > 0 && tt_frame_last_seq(&f) <= durable &&
+            !is_stale(s, z, &f) &&
             tt_frame_links(s->scan->empty ? NULL : &s->scan->last, &f)) {
             ret = accept(s, &f);
             return ret ? ret : 1;
@@ -544,14 +657,14 @@ static int accept_unwhole(struct scanner *s, uint64_t durable)
  * A session that found damage at the end of history went on behind it, with
  * the number q.  What was damaged can be read again, so nothing is missing.
  */
-static const struct tt_frame *zone_after_damage(const struct zone *z,
-                                                uint64_t q)
+static const struct tt_frame *
+zone_after_damage(const struct scanner *s, const struct zone *z, uint64_t q)
 {
     for (size_t i = 0; i < z->count; i++) {
         const struct tt_frame *f = &z->frames[i];
 
         if ((f->flags & TT_FRAME_AFTER_DAMAGE) && f->first_seq == q &&
-            !is_stale(z, f)) {
+            !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -572,7 +685,7 @@ static int judge_break(struct scanner *s)
     if (ret < 0) {
         goto out;
     }
-    resume = zone_after_damage(&z, q);
+    resume = zone_after_damage(s, &z, q);
     if (resume) {
         scan->end_offset = resume->offset;
         s->trust_next = true;
@@ -593,11 +706,11 @@ static int judge_break(struct scanner *s)
     if (durable > s->vouched) {
         s->vouched = durable;
     }
-    ret = accept_unwhole(s, durable);
+    ret = accept_unwhole(s, &z, durable);
     if (ret) {
         goto out;
     }
-    resume = zone_resume(&z, q, durable);
+    resume = zone_resume(s, &z, q, durable);
     ret = report_damage(s, at, resume ? resume->offset : z.end_nonzero, q,
                         resume ? resume->first_seq - 1 : durable,
                         resume ? resume->first_time : INT64_MAX);
@@ -638,6 +751,7 @@ static void scanner_clear(struct scanner *s)
 {
     free(s->head);
     free(s->payload);
+    free(s->begins);
 }
 
 /* The newest valid segment header: 1 and *f, or 0. */
@@ -676,9 +790,13 @@ int tt_scan_run(const struct tt_super *super, const struct tt_source *src,
     if (ret > 0) {
         s.vouched = f.durable_seq;
         s.newest = f.segment;
+        s.newest_session = f.session;
     }
     while (ret >= 0) {
         ret = find_next(&s, &f);
+        if (ret > 0) {
+            ret = not_stale(&s, &f);
+        }
         if (ret > 0) {
             s.trust_next = false;
             ret = accept(&s, &f);

@@ -29,7 +29,9 @@
 /* Limits of the format: a reader refuses what lies beyond them */
 #define TT_ALIGNMENT_MIN 512u
 #define TT_ALIGNMENT_MAX (32 * 1024u)
+#ifndef TT_SEGMENT_MIN /* the simulator is built with less */
 #define TT_SEGMENT_MIN (4 * TT_MIB)
+#endif
 #define TT_SEGMENT_MAX (4 * TT_GIB)
 #define TT_SEGMENT_DEFAULT (64 * TT_MIB)
 #define TT_HEAD_MAX (32 * 1024u)         /* frame header and table together */

@@ -362,6 +362,104 @@ START_TEST(damage_that_heals)
 }
 END_TEST
 
+/*
+ * A power cut leaves the head of a frame, a session begins in its stead in the
+ * next segment, and the first frame of that rots: what is missing is that
+ * frame, and the torn one must not take its place.  With @steps sessions or
+ * segments behind it say so, else only frames of the segment.
+ */
+static void torn_and_rotten(unsigned steps)
+{
+    const struct sim_node *torn, *session;
+    struct unit_scan s;
+    struct unit u;
+
+    unit_begin(&u, 15 + steps);
+    unit_write(&u, 0, 8192);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_write(&u, 16384, 4096);
+    torn = u.sw.tip;
+    sw_abandon(&u.sw);
+    simdisk_lose(&u.sw.journal, torn->offset + torn->length - 512, 512);
+    u.sw.tip = u.sw.durable;
+    u.sw.boot++;
+    u.sw.now.boottime = 17;
+    OK(&u.sw, sw_open(&u.sw));
+    unit_write(&u, 20480, 512);
+    OK(&u.sw, sw_flush(&u.sw));
+    for (unsigned i = 0; i < steps; i++) {
+        unit_step_clock(&u, -3600);
+        if (i == 1) {
+            unit_reopen(&u);
+        }
+        unit_write(&u, 20480, 512);
+        OK(&u.sw, sw_flush(&u.sw));
+    }
+    session = sim_node_at(u.sw.tip, torn->first_seq);
+    ck_assert_uint_eq(session->first_seq, torn->first_seq);
+    ck_assert_uint_eq(session->offset, TT_SEGMENTS_OFFSET + TT_SEGMENT_MIN);
+    destroy(&u, session, HEADER);
+    unit_scan(&u, &s);
+    ck_assert_uint_eq(s.scan.last_seq, u.sw.tip->last_seq);
+    ck_assert_uint_eq(s.damage_count, 1);
+    ck_assert_uint_eq(s.damages[0].first_seq, session->first_seq);
+    ck_assert_uint_eq(s.damages[0].last_seq, session->last_seq);
+    unit_end(&u);
+}
+
+START_TEST(torn_frame_before_a_rotten_segment)
+{
+    for (unsigned steps = 0; steps < 4; steps++) {
+        torn_and_rotten(steps);
+    }
+}
+END_TEST
+
+/*
+ * What a power cut left lies behind the last frames of the session that went
+ * on in its stead, and of these the last one rots: only those before it can
+ * tell that what lies behind is stale.
+ */
+START_TEST(stale_frames_behind_a_rotten_end)
+{
+    const struct sim_node *last;
+    struct unit_scan s;
+    struct unit u;
+    uint64_t end;
+
+    unit_begin(&u, 19);
+    unit_write(&u, 0, 8192);
+    OK(&u.sw, sw_flush(&u.sw));
+    end = u.sw.tip->offset + u.sw.tip->length;
+    unit_write(&u, 16384, 16384);
+    for (unsigned i = 0; i < 12; i++) {
+        OK(&u.sw, sw_durable(&u.sw));
+    }
+    sw_abandon(&u.sw);
+    simdisk_lose(&u.sw.journal, end, 512);
+    u.sw.tip = u.sw.durable;
+    OK(&u.sw, sw_open(&u.sw));
+    for (unsigned i = 0; i < 3; i++) {
+        OK(&u.sw, sw_durable(&u.sw));
+    }
+    last = u.sw.tip;
+    OK(&u.sw, sw_journal_flush(&u.sw));
+    sw_kill(&u.sw);
+    u.sw.boot++;
+    u.sw.now.boottime = 17;
+    OK(&u.sw, sw_open(&u.sw));
+    unit_write(&u, 0, 512);
+    OK(&u.sw, sw_flush(&u.sw));
+    destroy(&u, last, HEADER);
+    unit_scan(&u, &s);
+    ck_assert_uint_eq(s.scan.last_seq, u.sw.tip->last_seq);
+    ck_assert_uint_eq(s.damage_count, 1);
+    ck_assert_uint_eq(s.damages[0].first_seq, last->first_seq);
+    ck_assert_uint_eq(s.damages[0].last_seq, last->last_seq);
+    unit_end(&u);
+}
+END_TEST
+
 /* ---- recovery ---------------------------------------------------------- */
 
 static void recover(struct unit *u, struct tt_recovery *r)
@@ -575,6 +673,8 @@ int main(void)
                                   &stale_frame_before_a_rotten_segment,
                                   &history_that_ends_damaged,
                                   &damage_that_heals,
+                                  &torn_frame_before_a_rotten_segment,
+                                  &stale_frames_behind_a_rotten_end,
                                   &no_second_capture_behind_damage,
                                   &no_samples_from_before_damage,
                                   &no_footer_for_a_damaged_segment,

@@ -1,247 +1,180 @@
 /*
- * Random recordings that end at random moments: are the promises kept?
+ * Random recordings that end at any moment: are the promises kept?
  *
- * Each round records random operations on a small disk that already has
- * contents, ends them by kill -9 or a power cut at any call (also during
- * recovery), fails calls, steps the clock, and opens the journal again, a few
- * times over.  After each end
+ * A run is made of steps, each with a seed of its own: one thing that the
+ * guest, the recorder or a medium does, or the end of a session.  After many
+ * of them the world is copied and crashes, recovers (and may crash in that,
+ * several times in a row), and is held against the promises; then the run goes
+ * on as if nothing had happened.  A crash point is one crash, with what must
+ * hold at that moment and after recovery.
  *
- *   - what was acknowledged (kill) or flushed (power cut) is history, and
- *     nothing else is: the frames are a path of the model's tree;
- *   - recovery finds what the model says: redos, rewrites, captured blocks;
- *   - the disk holds nothing that history does not know, and after recovery
- *     is view(latest);
- *   - every earlier moment reads back exactly.
+ *   test-sim                 TTJ_CRASHES crash points (1000000), from TTJ_SEED
+ *   test-sim SEED            this run
  *
- * TTJ_SEED and TTJ_ROUNDS in the environment choose the first round's seed
- * and how many there are.  A failing round prints its seed and what it did.
+ * A run that fails is made shorter, step by step, as long as it still fails and
+ * for TTJ_SHRINK seconds at most, and printed.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
-#include <errno.h>
-#include <stdarg.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "unit.h"
+#include "wal.h"
 
-#define ROUNDS 2500
-#define LOG_LINES 512
+#define CRASHES 1000000
+#define STEPS_MAX 400
+#define JOURNAL_FULL (3u << 20)
+#define CRASHES_IN_A_ROW 5
+#define SHRINK_FORKS 30
+#define SHRINK_SECONDS 20 /* or what TTJ_SHRINK says */
 
-static char op_log[LOG_LINES][100];
-static unsigned op_count;
+static struct model model;
+static struct sim line, branch;
+static uint64_t crashes, cuts, in_recovery, rots;
 
-__attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...)
+struct history {
+    uint64_t seed;
+    unsigned count;
+    uint64_t steps[STEPS_MAX];
+    uint64_t fork; /* the seed of the one that failed; 0: no fork did */
+};
+
+static uint64_t mix(uint64_t a, uint64_t b)
 {
-    va_list ap;
+    struct rng r = { a * UINT64_C(0x2545f4914f6cdd1d) + b };
 
-    va_start(ap, fmt);
-    vsnprintf(op_log[op_count % LOG_LINES], sizeof(op_log[0]), fmt, ap);
-    va_end(ap);
-    op_count++;
+    return rng_next(&r) | 1;
 }
 
-static void print_log(void)
+/* Opens after a crash; @percent: how likely it is that this crashes, too. */
+static int recover(struct sim *s, bool power, unsigned percent)
 {
-    unsigned i = op_count > LOG_LINES ? op_count - LOG_LINES : 0;
+    for (unsigned tries = 0;; tries++) {
+        int ret;
 
-    for (; i < op_count; i++) {
-        printf("  %s\n", op_log[i % LOG_LINES]);
+        s->quiet_fail = tries >= CRASHES_IN_A_ROW;
+        s->until_crash =
+            tries < CRASHES_IN_A_ROW && rng_chance(&s->rng, percent)
+                ? 1 + rng_below(&s->rng, 16)
+                : 0;
+        ret = sim_open(s, power);
+        s->until_crash = 0;
+        s->quiet_fail = false;
+        if (ret == 0 || ret == WAL_WRONG) {
+            return ret ? ret : check_level(s);
+        }
+        if (tries > 20) {
+            return sim_wrong(s, "it cannot be opened");
+        }
+        power = ret == WAL_CRASH && rng_chance(&s->rng, 50);
+        crashes += ret == WAL_CRASH;
+        in_recovery += ret == WAL_CRASH;
+        cuts += power;
+        sim_crash(s, power);
     }
 }
 
-/* ---- one operation ----------------------------------------------------- */
-
-static uint64_t random_range(struct simwriter *sw, uint64_t *ret_length)
+/* What if it crashed now? */
+static int fork_crash(uint64_t seed)
 {
-    struct sim_world *w = sw->world;
-    uint64_t sectors = sw->w.disk_size / SIM_SECTOR;
-    uint64_t most = sim_chance(w, 70) ? 16 : sectors;
-    uint64_t at =
-        sim_random(w, sim_chance(w, 50) && sectors > 24 ? 24 : sectors);
-
-    *ret_length = 1 + sim_random(w, most);
-    if (*ret_length > sectors - at) {
-        *ret_length = sectors - at;
-    }
-    if (sim_chance(w, 40)) {
-        at &= ~(uint64_t)7;
-    }
-    *ret_length *= SIM_SECTOR;
-    return at * SIM_SECTOR;
-}
-
-static int op_write(struct simwriter *sw)
-{
-    static uint8_t buf[SIM_DISK_MAX];
-    uint64_t length, offset = random_range(sw, &length);
-    enum sw_order order = sim_random(sw->world, 3);
-
-    for (uint64_t i = 0; i < length; i += 8) {
-        uint64_t v = sim_random(sw->world, 0);
-
-        memcpy(buf + i, &v, 8);
-    }
-    if (sim_chance(sw->world, 5)) {
-        /* a guest that read our journal writes a frame of it */
-        memcpy(buf, sw->journal.cache + sw->tip->offset, SIM_SECTOR);
-    }
-    note("write %llu + %llu, order %d", (ull)offset, (ull)length, order);
-    return sw_write(sw, offset, length, buf, order);
-}
-
-static int op_zero(struct simwriter *sw)
-{
-    uint64_t length, offset = random_range(sw, &length);
-
-    note("zero %llu + %llu", (ull)offset, (ull)length);
-    return sw_zero(sw, offset, length, sim_random(sw->world, 3));
-}
-
-static int op_resize(struct simwriter *sw)
-{
-    uint64_t size =
-        (1 + sim_random(sw->world, SIM_DISK_MAX / SIM_SECTOR)) * SIM_SECTOR;
-
-    if (sim_chance(sw->world, 60)) {
-        size = (size + TT_GRID - 1) / TT_GRID * TT_GRID;
-    }
-    note("resize to %llu", (ull)size);
-    return sw_resize(sw, size);
-}
-
-static void op_clock(struct simwriter *sw)
-{
-    static const int64_t hours[] = { -1, 75 * 365 * 24, -75 * 365 * 24, 1 };
-    int64_t h = hours[sim_random(sw->world, 4)];
-
-    note("the clock steps by %lld h", (long long)h);
-    sw->now.realtime += h * INT64_C(3600000000000);
-}
-
-static int one_op(struct simwriter *sw)
-{
-    unsigned dice = (unsigned)sim_random(sw->world, 100);
-
-    if (dice < 60) {
-        return op_write(sw);
-    } else if (dice < 70) {
-        return op_zero(sw);
-    } else if (dice < 87) {
-        note("flush");
-        return sw_flush(sw);
-    } else if (dice < 91) {
-        return op_resize(sw);
-    } else if (dice < 95) {
-        note("durable");
-        return sw_durable(sw);
-    } else if (dice < 98) {
-        note("mark");
-        return sw_mark(sw, "m");
-    }
-    op_clock(sw);
-    return 0;
-}
-
-/* ---- one session, and its end ------------------------------------------ */
-
-static int session(struct simwriter *sw)
-{
-    struct sim_world *w = sw->world;
-    unsigned ops = (unsigned)sim_random(w, 20);
+    struct rng r = { seed };
+    bool power = rng_chance(&r, 60);
+    struct node *newest = model.newest;
+    size_t used = model.arena.used;
+    uint32_t next_id = model.next_id;
     int ret;
 
-    note("open");
-    ret = sw_open(sw);
-    if (ret == 0 && !sw->disk_unsure) {
-        ret = sw_check_disk_level(sw);
+    crashes++;
+    cuts += power;
+    sim_fork(&branch, &line, r, power);
+    used = model.arena.used > used ? used : model.arena.used;
+    ret = recover(&branch, power, 35);
+    if (ret == 0) {
+        ret = check_views(&branch, 3);
     }
-    for (unsigned i = 0; i < ops && ret == 0; i++) {
-        ret = one_op(sw);
+    if (ret == 0 && rng_chance(&branch.rng, 4)) {
+        rots++;
+        ret = check_rot(&branch);
     }
-    if (ret == 0 && sim_chance(w, 30)) {
-        note("close");
-        ret = sw_close(sw);
+    if (ret < 0) {
+        strcpy(line.problem, branch.problem);
+    }
+    sim_abandon(&branch);
+    model_rewind(&model, newest, used, next_id);
+    return ret;
+}
+
+static int end_session(struct sim *s)
+{
+    int ret = 0;
+
+    if (rng_chance(&s->rng, 20)) {
+        ret = sim_close(s);
+    }
+    if (ret == 0 || ret == WAL_ERROR) {
+        bool power = rng_chance(&s->rng, 50);
+
+        crashes++;
+        cuts += power;
+        sim_crash(s, power);
+        ret = recover(s, power, 30);
     }
     return ret;
 }
 
-static void end_session(struct simwriter *sw)
+/* One step of the run; the journal is open afterwards. */
+static int one_step(struct sim *s, uint64_t seed)
 {
-    struct sim_world *w = sw->world;
-
-    if (sim_chance(w, 50)) {
-        note("kill at call %llu", (ull)w->calls);
-        sw_kill(sw);
-    } else {
-        note("power cut at call %llu", (ull)w->calls);
-        sw_power_cut(sw);
-        sw->boot++;
-        sw->now.boottime = 1000000000;
-        sw->now.realtime += INT64_C(60000000000);
-    }
-    if (sim_chance(w, 20)) {
-        sw->alignment = 512u << sim_random(w, 4);
-    }
-}
-
-static int round_of(struct simwriter *sw, struct sim_world *w)
-{
-    unsigned sessions = 1 + (unsigned)sim_random(w, 4);
-    int ret = 0;
-
-    for (unsigned i = 0; i < sessions && ret != SW_WRONG; i++) {
-        w->crash_at = sim_chance(w, 80) ? w->calls + 1 + sim_random(w, 120) : 0;
-        w->fail_at = sim_chance(w, 30) ? w->changes + 1 + sim_random(w, 40) : 0;
-        w->fail_errno = sim_chance(w, 50) ? EIO : ENOSPC;
-        ret = session(sw);
-        note("-> %d", ret);
-        if (ret != SW_WRONG) {
-            end_session(sw);
-        }
-    }
-    if (ret == SW_WRONG) {
-        return ret;
-    }
-    w->crash_at = w->fail_at = 0;
-    note("last open");
-    ret = sw_open(sw);
-    if (ret == 0 && !sw->disk_unsure) {
-        ret = sw_check_disk_level(sw);
-    }
-    return ret == 0 ? sw_check_views(sw, 24) : ret;
-}
-
-static bool run_round(uint64_t seed)
-{
-    struct simwriter sw;
-    struct sim_world w;
-    uint8_t disk[SIM_DISK_MAX];
-    uint64_t size;
     int ret;
 
-    op_count = 0;
-    sim_world_init(&w, seed);
-    size = (1 + sim_random(&w, SIM_DISK_MAX / SIM_SECTOR)) * SIM_SECTOR;
-    if (sim_chance(&w, 70)) {
-        size = SIM_DISK_MAX;
+    s->rng.state = seed;
+    if (!s->open) {
+        ret = recover(s, false, 20);
+        if (ret < 0) {
+            return ret;
+        }
     }
-    for (size_t i = 0; i < sizeof(disk); i++) {
-        disk[i] = i / TT_GRID % 4 == 3 ? 0 : (uint8_t)sim_random(&w, 256);
+    if (rng_below(&s->rng, 1000) < s->cfg.crash) {
+        ret = end_session(s);
+    } else {
+        ret = sim_step(s);
     }
-    sw_init(&sw, &w, disk, size, sim_chance(&w, 80) ? 512 : 4096);
-    sw.strict = sim_chance(&w, 75);
-    ret = round_of(&sw, &w);
-    if (ret != 0) {
-        printf("round with seed %llu failed (%d): %s\n"
-               "again: TTJ_SEED=%llu TTJ_ROUNDS=1\n",
-               (ull)seed, ret, ret == SW_WRONG ? sw.problem : strerror(-ret),
-               (ull)seed);
-        print_log();
+    if (ret == WAL_ERROR) {
+        NOTE(s, "the journal is in error, and opened anew");
+        sim_crash(s, false);
+        ret = recover(s, false, 20);
     }
-    sw_clear(&sw);
-    return ret == 0;
+    return ret;
+}
+
+/* The steps of @h, and forks on the way or, if not @forks, at the end. */
+static int run(struct history *h, bool forks)
+{
+    int ret = 0;
+
+    h->fork = 0;
+    sim_begin(&line, &model, h->seed);
+    for (unsigned i = 0; i < h->count && ret == 0; i++) {
+        ret = one_step(&line, h->steps[i]);
+        if (ret < 0) {
+            h->count = i + 1;
+        } else if (forks && mix(h->steps[i], 1) % 100 < line.cfg.fork) {
+            h->fork = mix(h->steps[i], 2);
+            ret = fork_crash(h->fork);
+            if (ret < 0) {
+                h->count = i + 1;
+                break;
+            }
+            h->fork = 0;
+        }
+        if (line.j.size > JOURNAL_FULL) {
+            break;
+        }
+    }
+    return ret;
 }
 
 static uint64_t env_number(const char *name, uint64_t otherwise)
@@ -251,24 +184,140 @@ static uint64_t env_number(const char *name, uint64_t otherwise)
     return s && *s ? strtoull(s, NULL, 0) : otherwise;
 }
 
-START_TEST(random_recordings)
+static double seconds(void)
 {
-    uint64_t seed = env_number("TTJ_SEED", 1);
-    uint64_t rounds = env_number("TTJ_ROUNDS", ROUNDS);
-    unsigned failed = 0;
+    struct timespec t;
 
-    printf("seed %llu, %llu rounds\n", (ull)seed, (ull)rounds);
-    for (uint64_t i = 0; i < rounds && failed < 1; i++) {
-        failed += !run_round(seed + i);
-    }
-    ck_assert_uint_eq(failed, 0);
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
-END_TEST
 
-int main(void)
+/* ---- a run that fails -------------------------------------------------- */
+
+/* The first letters tell which promise it is. */
+static bool is_the_same(const char *problem)
 {
-    return unit_run("simulation", (const TTest *const *const[]){
-                                      &random_recordings,
-                                      NULL,
-                                  });
+    return !strncmp(line.problem, problem, 12);
+}
+
+/* Does it fail in its steps, or if it crashes after the last? */
+static bool still_fails(struct history *h, uint64_t fork, const char *problem)
+{
+    if (run(h, false) < 0) {
+        return is_the_same(problem);
+    }
+    for (unsigned i = 0; i < SHRINK_FORKS; i++) {
+        h->fork = i ? mix(fork, i) : fork;
+        if (fork_crash(h->fork) < 0 && is_the_same(problem)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void leave_out(const struct history *h, unsigned from, unsigned count,
+                      struct history *ret)
+{
+    *ret = *h;
+    ret->count = h->count - count;
+    memmove(ret->steps + from, ret->steps + from + count,
+            (ret->count - from) * sizeof(*ret->steps));
+}
+
+static void make_shorter(struct history *h, const char *problem)
+{
+    double end = seconds() + (double)env_number("TTJ_SHRINK", SHRINK_SECONDS);
+    uint64_t fork = h->fork ? h->fork : 1;
+    static struct history try;
+    bool again = true;
+
+    while (again && seconds() < end) {
+        again = false;
+        for (unsigned size = h->count / 2; size > 0 && seconds() < end;
+             size /= 2) {
+            for (unsigned from = 0; from + size <= h->count;) {
+                leave_out(h, from, size, &try);
+                if (try.count && still_fails(&try, fork, problem)) {
+                    *h = try;
+                    fork = h->fork ? h->fork : fork;
+                    again = true;
+                } else {
+                    from += size;
+                }
+            }
+        }
+    }
+}
+
+static void report(struct history *h)
+{
+    unsigned long_count = h->count;
+    char problem[sizeof(line.problem)];
+    uint64_t fork;
+
+    printf("seed %llu fails after %u steps: %s\n"
+           "again: test-sim %llu\n",
+           (ull)h->seed, h->count, line.problem, (ull)h->seed);
+    strcpy(problem, line.problem);
+    make_shorter(h, problem);
+    printf("made shorter, %u of %u steps:\n", h->count, long_count);
+    fork = h->fork;
+    line.verbose = true;
+    sim_begin(&line, &model, h->seed);
+    sim_note(&line,
+             "disk-flush=%s, failing calls: %u%%, a disk of %u sectors, "
+             "alignment %u",
+             line.cfg.mode == MODE_GUEST ? "guest" : "lazy", line.cfg.fail,
+             line.d.size, line.alignment);
+    if (run(h, false) == 0) {
+        fork_crash(fork);
+    }
+    printf("%s\n", line.problem);
+}
+
+static bool run_seed(uint64_t seed)
+{
+    static struct history h;
+    struct rng r = { seed };
+
+    h.seed = seed;
+    h.count = 30 + (unsigned)rng_below(&r, STEPS_MAX - 30);
+    for (unsigned i = 0; i < h.count; i++) {
+        h.steps[i] = mix(seed, i + 1);
+    }
+    if (run(&h, true) == 0) {
+        return true;
+    }
+    report(&h);
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t wanted = env_number("TTJ_CRASHES", CRASHES);
+    uint64_t seed = env_number("TTJ_SEED", 1), first;
+    double start = seconds();
+    bool ok = true;
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    /* what the library takes and gives back in each recovery stays ours */
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    mallopt(M_TOP_PAD, 8 << 20);
+    if (argc > 1) {
+        ok = run_seed(strtoull(argv[1], NULL, 0));
+        wanted = 0;
+    }
+    first = seed;
+    while (ok && crashes < wanted) {
+        ok = run_seed(seed++);
+    }
+    printf("%s: %llu crash points in %llu runs from seed %llu, %.1f s\n",
+           ok ? "ok" : "FAILED", (ull)crashes, (ull)(seed - first), (ull)first,
+           seconds() - start);
+    printf("%llu by power cut, %llu in recovery; %llu times rot was added\n",
+           (ull)cuts, (ull)in_recovery, (ull)rots);
+    sim_free(&line);
+    sim_free(&branch);
+    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
