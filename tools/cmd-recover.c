@@ -90,7 +90,7 @@ static void text_journal(const struct tt_recover_report *rep)
     if (rep->rewritten_frames > 0) {
         printf("%-18s %" PRIu64 " frame%s that may be in a cache only, %" PRIu64
                " bytes, %s again\n",
-               "journal", rep->rewritten_frames,
+               "journal's tail", rep->rewritten_frames,
                rep->rewritten_frames == 1 ? "" : "s", rep->rewritten_bytes,
                opt_dry_run ? "to be written" : "written");
     }
