@@ -157,7 +157,7 @@ static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
         };
         from += part;
     }
-    assert(from == (uint64_t)bytes);
+    assert((int64_t)from == bytes);
     return 0;
 }
 
