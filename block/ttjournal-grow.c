@@ -198,8 +198,12 @@ static int coroutine_fn GRAPH_RDLOCK ttj_grow_to(BlockDriverState *bs,
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJGrowth *g = &s->growth;
+    int64_t length = bdrv_co_getlength(s->journal->bs);
     int ret = -ENOTSUP;
 
+    if (length < 0 || (uint64_t)length >= size) {
+        return MIN(length, 0); /* whatever we believe, it never shrinks */
+    }
     if (!g->sparse) {
         ret = bdrv_co_truncate(s->journal, size, false, PREALLOC_MODE_FALLOC, 0,
                                NULL);

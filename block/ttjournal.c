@@ -147,7 +147,7 @@ static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
         };
         from += part;
     }
-    assert(from == bytes);
+    assert((int64_t)from == bytes);
     return 0;
 }
 

@@ -4,7 +4,7 @@
  * Frames are accepted while each is valid and links to the one before.  What
  * lies above everything known to be durable must be whole, payload included.
  * At the first place where none follows (expecting sequence q) the scan looks
- * behind it, for whole frames whose durable_seq is q or more:
+ * behind it, for frames whose durable_seq is q or more; a valid header will do:
  *
  *   none    it is the torn end of an append that no flush covered;
  *   some    it is damage, for the writer had flushed what is missing.  With D
@@ -13,9 +13,11 @@
  *           leaves no hole above D.  If there is none, history ends at D.
  *
  * A frame is stale if a later session began at or before its sequence number:
- * a power cut took what was before it, and its numbers were used again.
+ * a power cut took what was before it, and its numbers were used again.  Any
+ * valid header tells of that session, for what is not whole may be all that a
+ * power cut has left of it.
  *
- * These are the rules of model/scan.pml; its names are used here: E is
+ * These are the rules of tests/model/scan.pml; its names are used here: E is
  * end_offset, Eq last_seq, ds durable_seq.  A reader needs nothing else, and
  * never trusts a segment header to be history: the newest one may be stale.
  *
@@ -57,9 +59,18 @@ struct begin {
     uint64_t session, first_seq;
 };
 
-/* Whole frames found behind a break, in order of their place. */
+/*
+ * A frame found behind a break.  A valid header tells what the writer knew
+ * also if the rest is not whole; only what is whole can be read on from.
+ */
+struct found {
+    struct tt_frame frame;
+    bool whole;
+};
+
+/* All of them, in order of their place */
 struct zone {
-    struct tt_frame *frames;
+    struct found *frames;
     size_t count, room;
     uint64_t first_nonzero, end_nonzero; /* unreadable counts as not zero */
     uint64_t durable;                    /* largest durable_seq of them */
@@ -301,7 +312,8 @@ static int find_next(struct scanner *s, struct tt_frame *f)
 
 /* ---- behind a break ---------------------------------------------------- */
 
-static int zone_add(struct scanner *s, struct zone *z, const struct tt_frame *f)
+static int zone_add(struct scanner *s, struct zone *z, const struct tt_frame *f,
+                    bool whole)
 {
     if (z->count == z->room) {
         size_t room = z->room ? z->room * 2 : 64;
@@ -313,7 +325,7 @@ static int zone_add(struct scanner *s, struct zone *z, const struct tt_frame *f)
         z->frames = p;
         z->room = room;
     }
-    z->frames[z->count++] = *f;
+    z->frames[z->count++] = (struct found){ *f, whole };
     if (z->end_nonzero < tt_frame_end(f)) {
         z->end_nonzero = tt_frame_end(f);
     }
@@ -323,7 +335,10 @@ static int zone_add(struct scanner *s, struct zone *z, const struct tt_frame *f)
     return 0;
 }
 
-/* Adds the frame at @offset if one is whole there; *ret_length its length. */
+/*
+ * Adds the frame at @offset if one is valid there; *ret_length is its length if
+ * it is whole, else 0.
+ */
 static int zone_probe(struct scanner *s, struct zone *z, uint64_t offset,
                       uint64_t *ret_length)
 {
@@ -338,11 +353,11 @@ static int zone_probe(struct scanner *s, struct zone *z, uint64_t offset,
         s->scan->max_session = f.session;
     }
     ret = payload_whole(s, &f, s->head + HEADER);
-    if (ret <= 0) {
+    if (ret < 0) {
         return ret;
     }
-    *ret_length = f.length;
-    return zone_add(s, z, &f);
+    *ret_length = ret ? f.length : 0;
+    return zone_add(s, z, &f, ret);
 }
 
 static void note_used(struct zone *z, uint64_t first, uint64_t end)
@@ -487,8 +502,10 @@ static bool is_stale(const struct scanner *s, const struct zone *z,
         return true;
     }
     for (size_t i = 0; i < z->count; i++) {
-        if (z->frames[i].session > f->session &&
-            f->first_seq >= z->frames[i].session_first_seq) {
+        const struct tt_frame *later = &z->frames[i].frame;
+
+        if (later->session > f->session &&
+            f->first_seq >= later->session_first_seq) {
             return true;
         }
     }
@@ -595,10 +612,10 @@ static const struct tt_frame *zone_resume(const struct scanner *s,
                                           uint64_t durable)
 {
     for (size_t i = 0; i < z->count; i++) {
-        const struct tt_frame *f = &z->frames[i];
+        const struct tt_frame *f = &z->frames[i].frame;
 
-        if (f->first_seq >= q && f->first_seq <= durable + 1 &&
-            !is_stale(s, z, f)) {
+        if (z->frames[i].whole && f->first_seq >= q &&
+            f->first_seq <= durable + 1 && !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -661,10 +678,10 @@ static const struct tt_frame *
 zone_after_damage(const struct scanner *s, const struct zone *z, uint64_t q)
 {
     for (size_t i = 0; i < z->count; i++) {
-        const struct tt_frame *f = &z->frames[i];
+        const struct tt_frame *f = &z->frames[i].frame;
 
-        if ((f->flags & TT_FRAME_AFTER_DAMAGE) && f->first_seq == q &&
-            !is_stale(s, z, f)) {
+        if (z->frames[i].whole && (f->flags & TT_FRAME_AFTER_DAMAGE) &&
+            f->first_seq == q && !is_stale(s, z, f)) {
             return f;
         }
     }
@@ -679,7 +696,7 @@ static int judge_break(struct scanner *s)
     const struct tt_frame *resume;
     uint64_t q = scan->last_seq + 1, at = scan->end_offset;
     int ret = zone_collect(s, &z, at, q);
-    /* a valid segment header counts even if its frame is not whole */
+    /* what the newest segment's header said at first counts as well */
     uint64_t durable = z.durable > s->vouched ? z.durable : s->vouched;
 
     if (ret < 0) {
@@ -860,13 +877,28 @@ static int last_still_there(struct scanner *s)
 /*
  * Did the writer leave what was read last behind, as an append that failed,
  * and go on in the next segment?  Or did a later session find damage, and go
- * on behind it, in the next segment or the one after?
+ * on behind it, in the next segment or the one after?  Or did one begin in the
+ * stead of what was read and not durable?
  */
 static int left_behind(struct scanner *s)
 {
     const struct tt_scan *scan = s->scan;
     const struct tt_frame *last = &scan->last;
 
+    for (uint64_t k = last->segment; !scan->empty; k--) {
+        struct tt_frame f;
+        int ret = frame_at(s, tt_segment_offset(s->super, k), &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && f.session > scan->max_session) {
+            return 1;
+        }
+        if (!k || (ret > 0 && f.first_seq <= scan->durable_seq)) {
+            break;
+        }
+    }
     for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
         struct tt_frame f;
         int ret =
@@ -891,27 +923,28 @@ int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
 {
     struct scanner s = { .super = super, .src = src, .ops = ops, .scan = scan };
     struct tt_frame f;
-    bool grown = false;
-    int ret = scanner_init(&s, err);
+    int ret = scanner_init(&s, err), there;
 
     if (ret < 0) {
         return ret;
     }
     s.vouched = scan->durable_seq;
-    while ((ret = find_next(&s, &f)) > 0) {
-        grown = true;
+    /* first, or what a power cut left of its followers would pass for news */
+    there = last_still_there(&s);
+    while (there > 0 && (ret = find_next(&s, &f)) > 0) {
         ret = accept(&s, &f);
         if (ret) {
             break;
         }
     }
-    if (ret == 0 && !grown) {
-        ret = last_still_there(&s);
-        if (ret > 0) {
+    if (there < 0) {
+        ret = there;
+    } else if (ret == 0) {
+        if (there) {
             ret = left_behind(&s);
-            ret = ret < 0 ? ret : !ret;
+            there = !ret;
         }
-        if (ret == 0) {
+        if (ret >= 0 && !there) {
             ret = tt_fail(err, TT_ECHANGED, 0,
                           "the journal's end at %" PRIu64 " was replaced",
                           scan->end_offset);

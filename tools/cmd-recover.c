@@ -33,12 +33,12 @@ struct run {
 
 /* ---- while it runs ----------------------------------------------------- */
 
-static void progress(void *opaque, uint64_t done, uint64_t total)
+static void progress(void *opaque, const char *what, uint64_t done,
+                     uint64_t total)
 {
     struct run *run = opaque;
 
-    tool_progress(&run->progress, opt_disk, opt_dry_run ? "checked" : "written",
-                  done, total);
+    tool_progress(&run->progress, opt_disk, what, done, total);
 }
 
 static void warn(void *opaque, const char *line)
@@ -90,7 +90,7 @@ static void text_journal(const struct tt_recover_report *rep)
     if (rep->rewritten_frames > 0) {
         printf("%-18s %" PRIu64 " frame%s that may be in a cache only, %" PRIu64
                " bytes, %s again\n",
-               "journal", rep->rewritten_frames,
+               "journal's tail", rep->rewritten_frames,
                rep->rewritten_frames == 1 ? "" : "s", rep->rewritten_bytes,
                opt_dry_run ? "to be written" : "written");
     }
@@ -222,7 +222,6 @@ static int run(const struct tool_command *command, int argc, char **argv)
         return tool_fail(EXIT_USAGE, "recover: which disk? give --disk DISK");
     }
     run.journal = argv[1];
-    run.progress.started = run.started;
     return recover(&run);
 }
 

@@ -144,7 +144,6 @@ static int verify(const char *path, const struct tt_file *file)
     struct tt_error err = { 0 };
     uint64_t findings = 0;
 
-    r.progress.started = g_get_monotonic_time();
     if (opt_json) {
         r.json = json_builder_new();
         json_builder_begin_object(r.json);

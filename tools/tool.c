@@ -122,9 +122,14 @@ void tool_progress(struct tool_progress *p, const char *name, const char *what,
                    uint64_t done, uint64_t total)
 {
     gint64 now = g_get_monotonic_time();
-    double elapsed = (double)(now - p->started) / G_USEC_PER_SEC;
-    double part = total ? (double)done / (double)total : 0;
+    double elapsed, part;
 
+    if (what != p->what) { /* another step, with a speed of its own */
+        p->what = what;
+        p->started = now;
+    }
+    elapsed = (double)(now - p->started) / G_USEC_PER_SEC;
+    part = total ? (double)done / (double)total : 0;
     if (elapsed < 1 || now - p->shown < G_USEC_PER_SEC / 5 || part <= 0 ||
         !isatty(STDERR_FILENO)) {
         return;

@@ -72,14 +72,15 @@ int tool_finish(int status);
 
 /*
  * A line on a terminal that says how far something is, if it takes more than
- * a second.  @started is set by the caller, the rest is zero at first.
+ * a second.  All zero at first.
  */
 struct tool_progress {
     gint64 started, shown; /* monotonic microseconds */
+    const char *what;      /* the step that this is about */
     bool line;             /* one stands on the terminal */
 };
 
-/* "NAME: 12.3 % DONE_SO_FAR, about 4 s left" */
+/* "NAME: 12.3 % WHAT, about 4 s left" */
 void tool_progress(struct tool_progress *p, const char *name, const char *what,
                    uint64_t done, uint64_t total);
 /* Before anything else is printed there. */

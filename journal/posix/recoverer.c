@@ -441,6 +441,14 @@ static int append_shrink(struct tt_recoverer *r, struct tt_error *err)
     return r->shrunk ? tt_appender_add(r->a, &req, NULL, err) : 0;
 }
 
+static void progress(struct tt_recoverer *r, const char *what, uint64_t done,
+                     uint64_t total)
+{
+    if (r->ops->progress != NULL) {
+        r->ops->progress(r->ops->opaque, what, done, total);
+    }
+}
+
 /* ---- captures ---------------------------------------------------------- */
 
 /* Pre-images on their way into one frame; their bytes are in buf. */
@@ -509,17 +517,21 @@ static int add_capture(struct captures *c, uint64_t offset, uint64_t length,
     return ret;
 }
 
-/* Captures some of a range that nobody has captured; *ret_done is how much. */
+/*
+ * Captures some of @length bytes that nobody has captured; *ret_done is how
+ * much.  A hole costs no read, and is taken as far as it and the never
+ * captured range go: @room bytes.
+ */
 static int capture_some(struct captures *c, uint64_t offset, uint64_t length,
-                        uint64_t *ret_done, struct tt_error *err)
+                        uint64_t room, uint64_t *ret_done, struct tt_error *err)
 {
     struct tt_recoverer *r = c->r;
-    uint64_t hole = tt_target_hole(
-        r->disk, offset,
-        length < TT_PREIMAGE_ZERO_MAX ? length : TT_PREIMAGE_ZERO_MAX);
+    uint64_t hole;
     int ret;
 
-    if (hole < length) {
+    room = room < TT_PREIMAGE_ZERO_MAX ? room : TT_PREIMAGE_ZERO_MAX;
+    hole = tt_target_hole(r->disk, offset, room);
+    if (hole < room) {
         hole -= hole % TT_GRID; /* whole blocks, or all of it */
     }
     if (hole > 0) {
@@ -527,21 +539,19 @@ static int capture_some(struct captures *c, uint64_t offset, uint64_t length,
         return add_capture(c, offset, hole, false, err);
     }
     *ret_done = length < CAPTURE_MAX ? length : CAPTURE_MAX;
-    if (!r->dry_run && CAPTURES_MAX - c->used < *ret_done) {
+    if (r->dry_run) {
+        return add_capture(c, offset, *ret_done, true, err);
+    }
+    if (CAPTURES_MAX - c->used < *ret_done) {
         ret = commit_captures(c, err);
         if (ret < 0) {
             return ret;
         }
     }
-    ret = r->dry_run ? 0
-                     : tt_target_read(r->disk, offset, r->buf + c->used,
-                                      *ret_done, err);
-    if (ret < 0) {
-        return ret;
-    }
-    return add_capture(c, offset, *ret_done,
-                       r->dry_run || !is_zero(r->buf + c->used, *ret_done),
-                       err);
+    ret = tt_target_read(r->disk, offset, r->buf + c->used, *ret_done, err);
+    return ret < 0 ? ret
+                   : add_capture(c, offset, *ret_done,
+                                 !is_zero(r->buf + c->used, *ret_done), err);
 }
 
 static int capture_range(struct captures *c, uint64_t offset, uint64_t length,
@@ -549,15 +559,16 @@ static int capture_range(struct captures *c, uint64_t offset, uint64_t length,
 {
     uint64_t at = offset - offset % TT_GRID;
     uint64_t end = (offset + length + TT_GRID - 1) / TT_GRID * TT_GRID;
-    uint64_t done;
+    uint64_t size = c->r->size, done;
     int ret = 0;
 
-    if (end > c->r->size) {
-        end = c->r->size;
+    if (end > size) {
+        end = size;
     }
     for (; at < end && ret == 0; at += done) {
-        if (!tt_blocks_test(c->r->a->recovery.captured, at, end - at, &done)) {
-            ret = capture_some(c, at, done, &done, err);
+        if (!tt_blocks_test(c->r->a->recovery.captured, at, size - at, &done)) {
+            ret = capture_some(c, at, done < end - at ? done : end - at, done,
+                               &done, err);
         }
     }
     return ret;
@@ -580,6 +591,7 @@ static int capture_redos(struct tt_recoverer *r, struct tt_error *err)
             ret = capture_range(&c, at, length < size - at ? length : size - at,
                                 err);
         }
+        progress(r, "looked at", i, rec->redo_count);
     }
     return ret < 0 || r->dry_run ? ret : commit_captures(&c, err);
 }
@@ -595,14 +607,6 @@ static int still_here(struct tt_recoverer *r, struct tt_error *err)
                    TT_MTIME_SLACK / 4
                ? 0
                : tt_appender_add(r->a, &req, NULL, err);
-}
-
-static void progress(struct tt_recoverer *r, uint64_t bytes)
-{
-    r->done += bytes;
-    if (r->ops->progress != NULL) {
-        r->ops->progress(r->ops->opaque, r->done, r->report.write_bytes);
-    }
 }
 
 /* Writes one range whose bytes are in buf. */
@@ -678,7 +682,9 @@ static int redo_write(struct tt_recoverer *r, const struct tt_redo *redo,
     } else if (ret == 0) {
         ret = write_range(r, redo, err);
     }
-    progress(r, redo->disk_length);
+    r->done += redo->disk_length;
+    progress(r, r->dry_run ? "checked" : "written", r->done,
+             r->report.write_bytes);
     return ret;
 }
 

@@ -29,8 +29,9 @@ struct tt_recover_report {
 };
 
 struct tt_recover_ops {
-    /* Bytes read and written; may be NULL. */
-    void (*progress)(void *opaque, uint64_t done, uint64_t total);
+    /* How much of a step is @what ("written"); may be NULL. */
+    void (*progress)(void *opaque, const char *what, uint64_t done,
+                     uint64_t total);
     /* One line about something that does not stop the recovery. */
     void (*warn)(void *opaque, const char *line);
     void *opaque;

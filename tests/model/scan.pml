@@ -129,7 +129,8 @@
 int cached[FRAMES], medium[FRAMES];
 byte payload[FRAMES], medium_payload[FRAMES];
 
-#define WHOLE(p) (cached[p] && (!SUM(cached[p]) || payload[p] == SUM(cached[p])))
+#define WHOLE(p)                                                               \
+    (cached[p] && (!SUM(cached[p]) || payload[p] == SUM(cached[p])))
 
 /* ---- the writer ---------------------------------------------------------- */
 

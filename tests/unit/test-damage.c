@@ -286,6 +286,52 @@ START_TEST(stale_frame_before_a_rotten_segment)
 END_TEST
 
 /*
+ * The same, and of the new session nothing is whole: a power cut tore its last
+ * frame, and those before have rotted.  That one's header tells all the same
+ * what was durable, and that D is stale.
+ */
+START_TEST(torn_frame_tells_of_a_later_session)
+{
+    struct sim_node *n, *torn;
+    struct unit_scan s;
+    struct tt_frame f;
+    struct unit u;
+    uint64_t lost, q;
+
+    unit_begin(&u, 7);
+    unit_write(&u, 0, 8192);
+    OK(&u.sw, sw_flush(&u.sw));
+    OK(&u.sw, sw_journal_flush(&u.sw));
+    q = u.sw.w.next_seq;
+    lost = u.sw.w.next_offset;
+    unit_write(&u, 0, 1024);
+    unit_write(&u, 0, 1024);
+    sw_abandon(&u.sw);
+    simdisk_lose(&u.sw.journal, lost, 512);
+    u.sw.tip = u.sw.durable;
+    u.sw.boot++;
+    OK(&u.sw, sw_open(&u.sw));
+    unit_write(&u, 0, 1024);
+    torn = u.sw.tip;
+    for (n = torn->parent; n->session == torn->session; n = n->parent) {
+        destroy(&u, n, HEADER);
+    }
+    ck_assert_uint_eq(n->last_seq + 1, q);
+    ck_assert(tt_frame_decode(&u.sw.super, torn->offset,
+                              u.sw.journal.cache + torn->offset, &f));
+    ck_assert_uint_ge(f.durable_seq, q);
+    destroy(&u, torn, PAYLOAD);
+    unit_scan(&u, &s);
+    ck_assert_uint_eq(s.damage_count, 1);
+    ck_assert_uint_eq(s.damages[0].first_seq, q);
+    ck_assert_uint_eq(s.damages[0].last_seq, f.durable_seq);
+    ck_assert_uint_eq(s.scan.last_seq, f.durable_seq);
+    ck_assert(s.scan.damaged_end);
+    unit_end(&u);
+}
+END_TEST
+
+/*
  * B is durable and rots; C was lost and D vouches for B: history ends there,
  * damaged, and nothing of it is written over.
  */
@@ -671,6 +717,7 @@ int main(void)
                                   &two_places_destroyed,
                                   &whole_first_segment_destroyed,
                                   &stale_frame_before_a_rotten_segment,
+                                  &torn_frame_tells_of_a_later_session,
                                   &history_that_ends_damaged,
                                   &damage_that_heals,
                                   &torn_frame_before_a_rotten_segment,

@@ -107,7 +107,7 @@ static void make(struct area *a, struct tt_super *s)
 static int super_read(struct area *a, uint64_t size, struct tt_super *s,
                       unsigned *bad, struct tt_error *err)
 {
-    struct tt_source src = { read_area, a, size };
+    struct tt_source src = { .read = read_area, .opaque = a, .size = size };
 
     memset(err, 0, sizeof(*err));
     return tt_super_read(&src, s, bad, err);

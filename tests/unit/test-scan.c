@@ -53,6 +53,99 @@ START_TEST(file_longer_than_history)
 }
 END_TEST
 
+/* A source that counts what is read, and knows where its data are */
+struct counted {
+    struct tt_source below;
+    uint64_t read, data, data_end; /* all but [data, data_end) is zero */
+};
+
+static int counted_read(void *opaque, uint64_t offset, void *buf, size_t length)
+{
+    struct counted *c = opaque;
+
+    c->read += length;
+    return c->below.read(c->below.opaque, offset, buf, length);
+}
+
+static uint64_t counted_next(void *opaque, uint64_t offset)
+{
+    const struct counted *c = opaque;
+
+    if (offset >= c->data_end) {
+        return UINT64_MAX;
+    }
+    return offset < c->data ? c->data : offset;
+}
+
+START_TEST(holes_are_not_read)
+{
+    const struct tt_scan_ops ops = { 0 };
+    struct tt_scan plain, scan;
+    struct unit_scan before;
+    struct tt_error err;
+    struct unit u;
+
+    unit_begin(&u, 31);
+    unit_write(&u, 0, 4096);
+    unit_scan(&u, &before);
+    u.sw.journal.size += 3 * TT_MIB;
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t end = before.scan.end_offset;
+        struct counted c = {
+            .below = simdisk_source(&u.sw.journal),
+            .data_end = end,
+        };
+        struct tt_source src = {
+            .read = counted_read,
+            .opaque = &c,
+            .size = c.below.size,
+        };
+        uint64_t all;
+
+        if (i) { /* something torn in the midst of the hole */
+            c.data = end + TT_MIB + 512;
+            c.data_end = c.data + 700;
+            memset(u.sw.journal.cache + c.data, 0xa5, 700);
+        }
+        ck_assert_int_ge(tt_scan_run(&u.sw.super, &src, 0, &ops, &plain, &err),
+                         0);
+        all = c.read;
+        c.read = 0;
+        src.next_data = counted_next;
+        ck_assert_int_ge(tt_scan_run(&u.sw.super, &src, 0, &ops, &scan, &err),
+                         0);
+        ck_assert_uint_gt(all, 3 * TT_MIB);
+        ck_assert_uint_lt(c.read, all - 3 * TT_MIB / 2);
+        ck_assert_uint_eq(scan.end_offset, plain.end_offset);
+        ck_assert_uint_eq(scan.end_offset, end);
+        ck_assert_uint_eq(scan.torn_offset, plain.torn_offset);
+        ck_assert_uint_eq(scan.torn_length, plain.torn_length);
+        ck_assert_uint_eq(scan.torn_length, i ? 700 : 0);
+    }
+    unit_end(&u);
+}
+END_TEST
+
+START_TEST(zeroes_in_units)
+{
+    struct counted c = { .data = 10000, .data_end = 20000 };
+    struct tt_source src = {
+        .opaque = &c,
+        .size = 30000,
+        .next_data = counted_next,
+    };
+
+    ck_assert_uint_eq(tt_source_zeroes(&src, 0, 30000, 4096), 8192);
+    ck_assert_uint_eq(tt_source_zeroes(&src, 512, 30000, 4096), 8192);
+    ck_assert_uint_eq(tt_source_zeroes(&src, 0, 5000, 4096), 5000);
+    ck_assert_uint_eq(tt_source_zeroes(&src, 9000, 5000, 4096), 0);
+    ck_assert_uint_eq(tt_source_zeroes(&src, 10000, 5000, 512), 0);
+    ck_assert_uint_eq(tt_source_zeroes(&src, 20000, 10000, 512), 10000);
+    src.next_data = NULL;
+    ck_assert_uint_eq(tt_source_zeroes(&src, 0, 30000, 512), 0);
+}
+END_TEST
+
 static void check_segment_end(uint64_t left)
 {
     struct unit u;
@@ -519,12 +612,62 @@ START_TEST(follow_leaves_a_failed_append)
 }
 END_TEST
 
+/*
+ * A reader on another host than the one whose power was cut: what it read last
+ * is gone, or torn, and what came behind that survived; or it read on, and only
+ * what came before is gone, where the next session begins.
+ */
+static void follow_lost(bool torn, bool read_on)
+{
+    const struct sim_node *lost;
+    struct follower fo = { 0 };
+    struct unit_scan s;
+    struct unit u;
+
+    unit_begin(&u, 20);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    if (read_on) {
+        unit_step_clock(&u, -3600);
+    }
+    unit_write(&u, 0, 1024);
+    lost = u.sw.tip;
+    if (read_on) {
+        for (lost = u.sw.tip; lost->parent->offset > TT_SEGMENT_MIN;
+             lost = lost->parent) {
+        }
+        OK(&u.sw, sw_durable(&u.sw));
+    }
+    unit_scan(&u, &s);
+    fo.next_seq = s.scan.last_seq + 1;
+    OK(&u.sw, sw_durable(&u.sw));
+    sw_abandon(&u.sw);
+    simdisk_lose(&u.sw.journal,
+                 torn ? lost->offset + lost->length - 512 : lost->offset, 512);
+    u.sw.tip = u.sw.durable;
+    u.sw.boot++;
+    u.sw.now.boottime = 17;
+    OK(&u.sw, sw_open(&u.sw));
+    ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
+    unit_end(&u);
+}
+
+START_TEST(follow_across_a_power_cut)
+{
+    follow_lost(false, false);
+    follow_lost(true, false);
+    follow_lost(false, true);
+}
+END_TEST
+
 int main(void)
 {
     return unit_run("scan", (const TTest *const *const[]){
                                 &empty_journal,
                                 &one_frame,
                                 &file_longer_than_history,
+                                &holes_are_not_read,
+                                &zeroes_in_units,
                                 &segment_filled_exactly,
                                 &segment_with_slack,
                                 &clock_steps,
@@ -540,6 +683,7 @@ int main(void)
                                 &follow_sees_each_frame_once,
                                 &follow_notices_a_replaced_end,
                                 &follow_leaves_a_failed_append,
+                                &follow_across_a_power_cut,
                                 NULL,
                             });
 }

@@ -316,6 +316,8 @@ struct sim {
     uint64_t resize_seq; /* of the last RESIZE */
     uint64_t checkpoint_seq;
 
+    struct tt_history *reader; /* that follows, also across crashes */
+
     uint64_t until_crash; /* in recovery: calls that are left, 0: no end */
     bool quiet_fail;      /* no failing calls now */
     bool verbose;
@@ -374,6 +376,8 @@ int check_session_number(struct sim *s);
 int check_samples(struct sim *s, const struct tt_recovery *r);
 int check_level(struct sim *s);
 int check_views(struct sim *s, unsigned lookups);
+/* Looks at random moments by a reader that was opened earlier. */
+int check_reader(struct sim *s);
 /* Some of what is durable rots: nothing else may be served for it. */
 int check_rot(struct sim *s);
 

@@ -264,13 +264,14 @@ static int check_extent(struct sim *s, const struct tt_history *h,
 }
 
 static int check_lookups(struct sim *s, const struct tt_history *h,
-                         unsigned lookups, bool damage_ok)
+                         const struct node *end, unsigned lookups,
+                         bool damage_ok)
 {
     uint64_t last = tt_history_end(h)->last_seq;
 
     for (unsigned i = 0; i < lookups; i++) {
         uint64_t seq = i ? rng_below(&s->rng, last + 1) : last;
-        const struct state *st = model_state(s->model, s->tip, seq);
+        const struct state *st = model_state(s->model, end, seq);
         uint64_t size = (uint64_t)st->size * WAL_SECTOR;
         uint64_t at = rng_below(&s->rng, st->size) * WAL_SECTOR;
         struct tt_extent e;
@@ -313,10 +314,51 @@ int check_views(struct sim *s, unsigned lookups)
             sim_wrong(s, "history ends at seq %llu, not %llu",
                       (ull)tt_history_end(h)->last_seq, (ull)s->tip->last_seq);
     } else {
-        ret = check_lookups(s, h, lookups, false);
+        ret = check_lookups(s, h, s->tip, lookups, false);
     }
     tt_history_free(h);
     return ret;
+}
+
+/*
+ * A reader that follows the recording sees all frames that are complete, and
+ * perhaps one that failed; across crashes it goes on, or is told to read again.
+ */
+int check_reader(struct sim *s)
+{
+    struct tt_source src = jmedia_source(&s->j);
+    const struct node *end = &s->model->root;
+    struct tt_error err = { 0 };
+    const struct tt_scan *scan;
+    bool grown;
+    int ret = -TT_ECHANGED;
+
+    if (s->reader) {
+        ret = tt_history_refresh(s->reader, &src, &grown, &err);
+    }
+    if (ret == -TT_ECHANGED) {
+        tt_history_free(s->reader);
+        s->reader = tt_history_new();
+        assert(s->reader);
+        ret = tt_history_load(s->reader, &src, &err);
+    }
+    if (ret < 0) {
+        return sim_wrong(s, "reader: %s", err.message);
+    }
+    scan = tt_history_end(s->reader);
+    NOTE(s, "a reader sees seq %llu", (ull)scan->last_seq);
+    if (!scan->empty) {
+        end = model_find(s->model, scan->last.own_chain);
+        if (!end) {
+            return sim_wrong(s, "reader: no frame ends with seq %llu",
+                             (ull)scan->last_seq);
+        }
+    }
+    if (!node_reaches(end, s->tip)) {
+        return sim_wrong(s, "reader: history ends at seq %llu, not %llu",
+                         (ull)end->last_seq, (ull)s->tip->last_seq);
+    }
+    return check_lookups(s, s->reader, end, 4, false);
 }
 
 /* ---- rot --------------------------------------------------------------- */
@@ -444,7 +486,7 @@ int check_rot(struct sim *s)
     assert(h);
     ret = tt_history_load(h, &src, &err);
     ret = ret < 0 ? sim_wrong(s, "history: %s", err.message)
-                  : check_lookups(s, h, 4, true);
+                  : check_lookups(s, h, s->tip, 4, true);
     tt_history_free(h);
     return ret;
 }

@@ -76,16 +76,11 @@ static int flush_disk(struct sim *s)
 
 /* ---- appends ----------------------------------------------------------- */
 
-static int append(struct sim *s, const struct rec *recs, unsigned count)
+/* One frame of what is in the batch: the records at @recs */
+static int append_batch(struct sim *s, const struct rec *recs)
 {
     int ret = WAL_ERROR;
 
-    tt_batch_reset(s->batch, &s->w);
-    for (unsigned i = 0; i < count; i++) {
-        if (!tt_batch_add(s->batch, &recs[i].req)) {
-            return sim_wrong(s, "%u records do not fit a frame", count);
-        }
-    }
     for (unsigned tries = 0; tries < 3 && ret == WAL_ERROR; tries++) {
         struct tt_append a;
 
@@ -103,6 +98,28 @@ static int append(struct sim *s, const struct rec *recs, unsigned count)
     }
     if (ret == 0) {
         frame_complete(s);
+    }
+    return ret;
+}
+
+/* In as many frames as it takes */
+static int append(struct sim *s, const struct rec *recs, unsigned count)
+{
+    int ret = 0;
+
+    while (count && ret == 0) {
+        unsigned n = 0;
+
+        tt_batch_reset(s->batch, &s->w);
+        while (n < count && tt_batch_add(s->batch, &recs[n].req)) {
+            n++;
+        }
+        if (!n) {
+            return sim_wrong(s, "a record does not fit a frame");
+        }
+        ret = append_batch(s, recs);
+        recs += n;
+        count -= n;
     }
     return ret;
 }

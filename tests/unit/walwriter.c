@@ -1087,6 +1087,7 @@ enum action {
     A_READ,
     A_RESIZE,
     A_REDO,
+    A_FOLLOW,
     ACTIONS,
 };
 
@@ -1125,6 +1126,7 @@ static bool can(struct sim *s, enum action a)
         return !s->app.busy && s->level > s->checkpoint_level && !s->disk_bad;
     case A_CLOCK:
     case A_READ:
+    case A_FOLLOW:
         return true;
     case A_DURABLE:
         return !s->app.busy && !s->queued;
@@ -1199,6 +1201,8 @@ static int act(struct sim *s, enum action a)
         return 0;
     case A_REDO:
         return step_redo(s);
+    case A_FOLLOW:
+        return check_reader(s);
     default:
         return 0;
     }
@@ -1209,8 +1213,8 @@ static int step(struct sim *s, bool closing)
     unsigned total = 0, dice;
 
     for (unsigned a = 0; a < ACTIONS; a++) {
-        if (closing &&
-            (a == A_SUBMIT || a == A_CLOCK || a == A_READ || a == A_DURABLE)) {
+        if (closing && (a == A_SUBMIT || a == A_CLOCK || a == A_READ ||
+                        a == A_FOLLOW || a == A_DURABLE)) {
             continue;
         }
         total += can(s, a) ? s->cfg.weight[a] : 0;
@@ -1220,8 +1224,8 @@ static int step(struct sim *s, bool closing)
     }
     dice = (unsigned)rng_below(&s->rng, total);
     for (unsigned a = 0; a < ACTIONS; a++) {
-        if (closing &&
-            (a == A_SUBMIT || a == A_CLOCK || a == A_READ || a == A_DURABLE)) {
+        if (closing && (a == A_SUBMIT || a == A_CLOCK || a == A_READ ||
+                        a == A_FOLLOW || a == A_DURABLE)) {
             continue;
         }
         if (can(s, a)) {
@@ -1455,6 +1459,7 @@ static void choose_config(struct sim *s)
         [A_READ] = 2,
         [A_RESIZE] = 20,
         [A_REDO] = 30,
+        [A_FOLLOW] = 1,
     };
 
     memset(&s->cfg, 0, sizeof(s->cfg));
@@ -1484,6 +1489,8 @@ void sim_begin(struct sim *s, struct model *m, uint64_t seed)
 
     prepare(s);
     sim_abandon(s);
+    tt_history_free(s->reader);
+    s->reader = NULL;
     jmedia_reset(&s->j);
     m->arena.used = 0;
     m->newest = NULL;
@@ -1532,6 +1539,7 @@ void sim_begin(struct sim *s, struct model *m, uint64_t seed)
 void sim_free(struct sim *s)
 {
     sim_abandon(s);
+    tt_history_free(s->reader);
     jmedia_free(&s->j);
     free(s->d.log);
     free(s->kept);
