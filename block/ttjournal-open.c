@@ -684,6 +684,48 @@ static int ttj_refuse_behind(Error **errp, const char *what_to_do)
     return -EUCLEAN;
 }
 
+/* One range of the journal, as if it were pending; @n counts them. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_load_redo(TTJStart *st, const struct tt_redo *r, uint64_t n, Error **errp)
+{
+    BDRVTtjournalState *s = st->bs->opaque;
+    bool is_write = r->kind == TT_KIND_WRITE;
+    TTJData *data = is_write ? ttj_data_new(st->bs, r->disk_length) : NULL;
+    struct tt_error err;
+    int ret = is_write && !data ? -ENOMEM : 0;
+
+    if (ret == 0 && is_write) {
+        ret = tt_redo_read(&st->super, &st->source, r, data->bytes, &err);
+        if (ret < 0) {
+            ttj_data_unref(data);
+            return ttj_error(st->bs, ret, errp, &err);
+        }
+    }
+    if (ret == 0 &&
+        !tt_pending_add(s->pending, n, r->kind, 0, r->disk_offset,
+                        r->disk_length, data ? data->bytes : NULL, data)) {
+        ttj_data_unref(data);
+        ret = -ENOMEM;
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "ttjournal: cannot read the journal");
+    }
+    return ret;
+}
+
+/* A reader of a disk that is behind finds the rest in memory. */
+static int coroutine_fn ttj_load_redos(TTJStart *st, Error **errp)
+{
+    struct tt_recovery *r = &st->recovery;
+    int ret = 0;
+
+    assume_graph_lock();
+    for (size_t i = 0; i < r->redo_count && ret == 0; i++) {
+        ret = ttj_load_redo(st, &r->redos[i], i + 1, errp);
+    }
+    return ret;
+}
+
 void ttj_run_worker(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
@@ -731,9 +773,11 @@ int ttj_start(BlockDriverState *bs, Error **errp)
     }
     if (ret == 0 && s->recording) {
         ret = ttj_start_recording(&st, errp);
-    } else if (ret == 0 && (st.recovery.redo_count || st.recovery.resized)) {
+    } else if (ret == 0 && st.recovery.resized) {
         ret = ttj_refuse_behind(errp, "open it read-write once, which brings "
                                       "it up to date");
+    } else if (ret == 0) {
+        ret = ttj_run(&st, ttj_load_redos, errp);
     }
     tt_recovery_clear(&st.recovery);
     if (ret < 0) {

@@ -494,7 +494,7 @@ typedef enum TTJAction {
 
 bool ttj_unsettled(BDRVTtjournalState *s)
 {
-    return s->pending &&
+    return s->recording && s->pending &&
            (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed);
 }
 

@@ -395,7 +395,7 @@ static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
             /* the last parent may leave before the disk has everything */
             *nperm |= BLK_PERM_WRITE;
         }
-        if (s->pending && !tt_pending_empty(s->pending)) {
+        if (s->recording && s->pending && !tt_pending_empty(s->pending)) {
             *nshared &= ~BLK_PERM_CONSISTENT_READ;
         }
     }

@@ -199,10 +199,8 @@ class Daemon:
         """Ends it in an orderly way; it must not fail over that."""
         self.process.terminate()
         try:
-            self.process.wait(STOP_LIMIT if not os.environ.get('TTJ_GDB') else 15)
+            self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            if os.environ.get('TTJ_GDB'):
-                os.system(f'gdb -p {self.process.pid} -batch -ex "thread apply all bt 25" > /tmp/w/cut-gdb.log 2>&1; gcore -o /tmp/w/cut-core {self.process.pid} >/dev/null 2>&1')
             raise Failed(f'{self.name} does not end: {self.log()}')
         check(self.process.returncode in (0, -signal.SIGTERM),
               f'{self.name} ended with {self.process.returncode}: '
