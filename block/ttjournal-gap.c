@@ -14,7 +14,8 @@
  * journal that could not be flushed: time does not heal that.
  *
  * Whoever drains the node waits for its requests, so a drain ends the holding:
- * they fail with what the journal said.
+ * they fail with what the journal said.  So does whoever ends an export, which
+ * waits for its clients' requests without a drain.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -28,6 +29,12 @@
 
 /* A request that is held is tried again after this. */
 #define HOLD_NS (100 * SCALE_MS)
+
+/*
+ * So long nothing is held when somebody wants what is in flight to end: all
+ * that is held is tried meanwhile, and what comes late is not held anew.
+ */
+#define CANCEL_NS (10 * HOLD_NS)
 
 void ttj_try(BlockDriverState *bs, TTJHold *hold)
 {
@@ -44,7 +51,16 @@ static bool ttj_may_hold(BDRVTtjournalState *s, const TTJHold *hold)
                     (s->disk_error && s->disk_error_is_journals);
 
     return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT && journals &&
-           !s->journal_error && !s->quiesced;
+           !s->journal_error && !s->quiesced &&
+           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->no_hold_ns;
+}
+
+void ttj_cancel_in_flight(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    s->no_hold_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + CANCEL_NS;
 }
 
 static void GRAPH_RDLOCK ttj_say_waiting(BlockDriverState *bs, int error)

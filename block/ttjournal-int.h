@@ -153,6 +153,7 @@ typedef struct BDRVTtjournalState {
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
     uint64_t failures;   /* appends that have failed */
     unsigned held;       /* the guest's requests that wait for one to succeed */
+    int64_t no_hold_ns;  /* none is held before this */
     /*
      * A flush of the journal has failed, and what was acknowledged could not
      * be written again.  Everything fails with this errno until the journal
@@ -343,6 +344,9 @@ void ttj_try(BlockDriverState *bs, TTJHold *hold);
  */
 bool coroutine_fn GRAPH_RDLOCK ttj_try_again(BlockDriverState *bs,
                                              TTJHold *hold, int ret);
+
+/* Somebody is about to wait for what is in flight: what is held fails. */
+void GRAPH_RDLOCK ttj_cancel_in_flight(BlockDriverState *bs);
 
 /* ---- ttjournal-resize.c ------------------------------------------------- */
 

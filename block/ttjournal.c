@@ -695,6 +695,7 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_reopen_abort = ttj_reopen_abort,
     .bdrv_drain_begin = ttj_drain_begin,
     .bdrv_drain_end = ttj_drain_end,
+    .bdrv_cancel_in_flight = ttj_cancel_in_flight,
     .bdrv_attach_aio_context = ttj_attach_timer,
     .bdrv_detach_aio_context = ttj_detach_timer,
     .bdrv_child_perm = ttj_child_perm,
