@@ -179,6 +179,13 @@ ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
         return -EINVAL;
     }
     ret = ttj_level(bs);
+    if (ret == 0 && size < old) {
+        /* or, after a crash, a short disk might pass for a growth not done */
+        ret = ttj_checkpoint(bs, 0);
+    }
+    if (ret == 0 && size < old) {
+        ret = ttj_make_durable(bs, s->writer.next_seq - 1);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot bring the disk level");
         return ret;
