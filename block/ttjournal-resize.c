@@ -138,6 +138,10 @@ ttj_enlarge(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
     if (ret == 0) {
         ret = ttj_append_resize(bs, &e, old, size);
     }
+    if (ret == 0) {
+        /* a power cut must not leave a disk that is larger than it says */
+        ret = ttj_make_durable(bs, e.seq);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
         return ret;
