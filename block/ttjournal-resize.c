@@ -138,6 +138,10 @@ ttj_enlarge(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
     if (ret == 0) {
         ret = ttj_append_resize(bs, &e, old, size);
     }
+    if (ret == 0) {
+        /* a power cut must not leave a disk that is larger than it says */
+        ret = ttj_make_durable(bs, e.seq);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot record the new size");
         return ret;
@@ -179,6 +183,13 @@ ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
         return -EINVAL;
     }
     ret = ttj_level(bs);
+    if (ret == 0 && size < old) {
+        /* or, after a crash, a short disk might pass for a growth not done */
+        ret = ttj_checkpoint(bs, 0);
+    }
+    if (ret == 0 && size < old) {
+        ret = ttj_make_durable(bs, s->writer.next_seq - 1);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "ttjournal: cannot bring the disk level");
         return ret;
