@@ -3,7 +3,8 @@
  *
  * What becomes of a guest's request then is the user's choice:
  *   report  it fails with the journal's errno;
- *   wait    it is held, and tried again until it can be recorded.
+ *   wait    it is held, and tried again until it can be recorded;
+ *   continue  it goes to the disk unrecorded, and a GAP tells.
  *
  * A request is held in its own coroutine, with none of the driver's locks and
  * nothing admitted, so that whatever may make room can go on.  It is the error
@@ -17,13 +18,28 @@
  * they fail with what the journal said.  So does whoever ends an export, which
  * waits for its clients' requests without a drain.
  *
+ * A gap.  Room is kept for it (see ttjournal-grow.c), so a full journal can
+ * still take its beginning.  In this order, with no write on its way:
+ *   1. The disk is brought level and a CHECKPOINT made: after a crash nothing
+ *      is redone, which might overwrite what is not recorded.
+ *   2. GAP with OPEN, for the whole disk, durable.
+ *   3. Writes go to the disk alone; what they may have changed is kept in a
+ *      set, before they are issued.
+ *   4. Once there is room for all that is in it: GAP with exact ranges, then
+ *      what they hold now, as WRITE and ZERO with FOUND, durable.
+ * If 1 or 2 fails nothing has gone unrecorded, and the errno is reported.  If
+ * 4 fails half way the steps begin again at 1.  After a crash in between,
+ * nobody knows the ranges: the next session closes the gap for the whole disk.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "qapi/qapi-events-block-core.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 
 #include "ttjournal-int.h"
 
@@ -92,18 +108,331 @@ static void GRAPH_RDLOCK ttj_say_resumed(BlockDriverState *bs, int error)
                                       error ? strerror(error) : NULL);
 }
 
+/* ---- a gap --------------------------------------------------------------- */
+
+/* So many ranges fit one record; with more the whole disk is in doubt. */
+#define GAP_RANGES_MAX                                                         \
+    ((TT_PAYLOAD_RECORD_MAX - sizeof(struct tt_gap_body)) /                    \
+     sizeof(struct tt_range))
+
+/* So much is brought to the disk, by which it changes nothing, at once. */
+#define FOUND_MAX (16 * MiB)
+
+/* Around what the gap holds: records, padding, ends of segments */
+#define FOUND_ROOM (2 * MiB)
+
+static int coroutine_fn GRAPH_RDLOCK
+ttj_append_gap(BlockDriverState *bs, const struct tt_gap_body *fixed,
+               const struct tt_blocks *blocks, TTJEntry *e)
+{
+    struct tt_gap_body body = *fixed;
+    size_t count = 0;
+    struct tt_range *to;
+    uint64_t at = 0, run;
+    int ret;
+
+    while (blocks && count <= GAP_RANGES_MAX &&
+           (at = tt_blocks_next(blocks, at)) != UINT64_MAX) {
+        tt_blocks_test(blocks, at, UINT64_MAX - at, &run);
+        at += run;
+        count++;
+    }
+    count = count > GAP_RANGES_MAX ? 0 : count;
+    body.range_count = tt_put32(count);
+    e->req = (struct tt_request){
+        .kind = TT_KIND_GAP,
+        .flags = count ? 0 : TT_RECORD_INLINE,
+        .payload_length = sizeof(body) + count * sizeof(*to),
+    };
+    e->data = ttj_data_new(bs, e->req.payload_length);
+    if (!e->data) {
+        return -ENOMEM;
+    }
+    memcpy(e->data->bytes, &body, sizeof(body));
+    to = (struct tt_range *)(e->data->bytes + sizeof(body));
+    at = 0;
+    for (size_t i = 0; i < count; i++) {
+        at = tt_blocks_next(blocks, at);
+        tt_blocks_test(blocks, at, UINT64_MAX - at, &run);
+        to[i] = (struct tt_range){ tt_put64(at), tt_put64(run) };
+        at += run;
+    }
+    e->req.payload = e->data->bytes;
+    ret = ttj_append(bs, e, 1);
+    ttj_data_unref(e->data);
+    return ret;
+}
+
+int coroutine_fn ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq,
+                               uint64_t from_seq, int64_t from_time)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    struct tt_gap_body body = {
+        .from_seq = tt_put64(from_seq),
+        .opens_seq = tt_put64(opens_seq),
+        .from_epoch = tt_put64(s->writer.epoch),
+        .from_time = tt_put64(from_time),
+        .to_time = tt_put64(ttj_now().realtime),
+        .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
+    };
+    TTJEntry e = { 0 };
+    int ret = ttj_append_gap(bs, &body, s->gap, &e);
+
+    return ret < 0 ? ret : ttj_make_durable(bs, e.seq);
+}
+
+/* Steps 1 and 2; resize_lock is held for writing. */
+static int coroutine_fn GRAPH_RDLOCK ttj_open_gap(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    struct tt_gap_body body = {
+        .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
+        .flags = tt_put32(TT_GAP_OPEN),
+    };
+    TTJEntry e = { 0 };
+    int ret = ttj_level(bs);
+
+    if (ret == 0) {
+        ret = ttj_checkpoint(bs, 0);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    s->gap_from_time = ttj_now().realtime;
+    s->gap_from_seq = ttj_last_seq(s);
+    body.from_seq = tt_put64(s->gap_from_seq);
+    body.from_epoch = tt_put64(s->writer.epoch);
+    body.from_time = body.to_time = tt_put64(s->gap_from_time);
+    ret = ttj_append_gap(bs, &body, NULL, &e);
+    if (ret == 0) {
+        ret = ttj_make_durable(bs, e.seq);
+    }
+    s->gap_seq = e.seq;
+    return ret;
+}
+
+/* The journal cannot take what the guest writes: it goes on without. */
+static int coroutine_fn GRAPH_RDLOCK ttj_begin_gap(BlockDriverState *bs,
+                                                   int error)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = 0;
+
+    qemu_co_rwlock_wrlock(&s->resize_lock);
+    if (!s->unrecorded) {
+        s->gap = tt_blocks_new(TT_GRID);
+        ret = s->gap ? ttj_open_gap(bs) : -ENOMEM;
+        if (ret < 0) {
+            tt_blocks_free(s->gap);
+            s->gap = NULL;
+        } else {
+            QEMU_LOCK_GUARD(&s->lock);
+            s->retry_ns =
+                qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + NANOSECONDS_PER_SECOND;
+            s->unrecorded = true;
+            ttj_kick(bs);
+        }
+        if (ret == 0) {
+            warn_report("ttjournal: journal '%s' cannot be written: %s; "
+                        "writes to node '%s' are NOT RECORDED until it can",
+                        ttj_name(s->journal->bs), strerror(error),
+                        bdrv_get_node_name(bs));
+        }
+    }
+    qemu_co_rwlock_unlock(&s->resize_lock);
+    return ret;
+}
+
+int coroutine_fn ttj_write_unrecorded(BlockDriverState *bs, TTJEntry *e,
+                                      unsigned count)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    bool ok = true;
+    int ret = 0;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        for (unsigned i = 0; i < count; i++) {
+            s->admitted -= e[i].req.payload_length;
+            ok = ok && tt_blocks_add(s->gap, e[i].req.disk_offset,
+                                     e[i].req.disk_length);
+        }
+        ttj_room(bs);
+    }
+    for (unsigned i = 0; i < count && ok && ret >= 0; i++) {
+        const struct tt_request *req = &e[i].req;
+
+        ret = req->kind == TT_KIND_WRITE
+                  ? bdrv_co_pwrite(bs->file, req->disk_offset, req->disk_length,
+                                   req->payload, 0)
+                  : bdrv_co_pwrite_zeroes(
+                        bs->file, req->disk_offset, req->disk_length,
+                        req->flags & TT_RECORD_UNMAP ? BDRV_REQ_MAY_UNMAP : 0);
+        e[i].seq = 0;
+    }
+    return ok ? MIN(ret, 0) : -ENOMEM;
+}
+
+/* Appends what [offset, offset + bytes) holds. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_append_found(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    TTJEntry e = { .data = ttj_data_new(bs, bytes) };
+    bool zero;
+    int ret;
+
+    if (!e.data) {
+        return -ENOMEM;
+    }
+    ret = bdrv_co_pread(bs->file, offset, bytes, e.data->bytes, 0);
+    if (ret >= 0) {
+        zero = buffer_is_zero(e.data->bytes, bytes);
+        e.req = (struct tt_request){
+            .kind = zero ? TT_KIND_ZERO : TT_KIND_WRITE,
+            .flags = TT_RECORD_FOUND,
+            .disk_offset = offset,
+            .disk_length = bytes,
+            .payload = zero ? NULL : e.data->bytes,
+            .payload_length = zero ? 0 : bytes,
+        };
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            s->admitted += e.req.payload_length;
+        }
+        ret = ttj_append(bs, &e, 1);
+    }
+    ttj_data_unref(e.data);
+    return MIN(ret, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_append_all_found(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    uint64_t at = 0, run, held = 0;
+    int ret = 0;
+
+    while (ret == 0 &&
+           (at = tt_blocks_next(s->gap, at)) < s->writer.disk_size) {
+        tt_blocks_test(s->gap, at, s->writer.disk_size - at, &run);
+        run = MIN(run, TT_PAYLOAD_RECORD_MAX);
+        ret = ttj_append_found(bs, at, run);
+        at += run;
+        held += run;
+        if (ret == 0 && held >= FOUND_MAX) {
+            ret = ttj_level(bs);
+            held = 0;
+        }
+    }
+    return ret == 0 ? ttj_make_durable(bs, ttj_last_seq(s)) : ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_make_gap_room(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    uint64_t at = 0, run, total = FOUND_ROOM;
+
+    while ((at = tt_blocks_next(s->gap, at)) != UINT64_MAX) {
+        tt_blocks_test(s->gap, at, UINT64_MAX - at, &run);
+        total += run + run / 16;
+        at += run;
+    }
+    return ttj_grow(bs, s->writer.next_offset + total, TTJ_GROW_FOR_GUEST);
+}
+
+/* From here on the gap's blocks must not be captured. */
+static bool coroutine_fn ttj_never_capture_gap(BDRVTtjournalState *s)
+{
+    uint64_t at = 0, run;
+
+    QEMU_LOCK_GUARD(&s->capture_lock);
+    while ((at = tt_blocks_next(s->gap, at)) != UINT64_MAX) {
+        tt_blocks_test(s->gap, at, UINT64_MAX - at, &run);
+        if (!tt_blocks_add(s->captured, at, run) ||
+            !tt_blocks_add(s->unmapped, at, run)) {
+            return false;
+        }
+        at += run;
+    }
+    return true;
+}
+
+/* Step 4; resize_lock is held for writing. */
+static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = ttj_make_gap_room(bs), again;
+
+    if (ret == 0 && !ttj_never_capture_gap(s)) {
+        ret = -ENOMEM;
+    }
+    if (ret == 0) {
+        ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_time);
+    }
+    if (ret < 0) {
+        return ret; /* perhaps it is closed all the same; see below */
+    }
+    ret = ttj_append_all_found(bs);
+    if (ret < 0) {
+        again = ttj_open_gap(bs);
+        if (again < 0) {
+            /* it must not go on as if all were recorded */
+            QEMU_LOCK_GUARD(&s->lock);
+            s->journal_error = s->journal_error ? s->journal_error : again;
+        }
+    }
+    return ret;
+}
+
+int coroutine_fn ttj_end_gap(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    bool ended = false;
+    int ret = 0;
+
+    qemu_co_rwlock_wrlock(&s->resize_lock);
+    if (s->unrecorded) {
+        ret = ttj_settle_gap(bs);
+        ended = ret == 0;
+    }
+    if (ended) {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->unrecorded = false;
+        tt_blocks_free(s->gap);
+        s->gap = NULL;
+    }
+    qemu_co_rwlock_unlock(&s->resize_lock);
+    if (ended) {
+        info_report("ttjournal: journal '%s': writes to node '%s' are recorded "
+                    "again; a GAP tells what may have been missed",
+                    ttj_name(s->journal->bs), bdrv_get_node_name(bs));
+    }
+    return ret;
+}
+
+/* ---- a guest's request --------------------------------------------------- */
+
+/* Called with lock held. */
+static bool ttj_may_go_on(BDRVTtjournalState *s, const TTJHold *hold)
+{
+    return s->options.on_error == TTJOURNAL_ON_ERROR_CONTINUE &&
+           s->failures != hold->failures && !s->journal_error;
+}
+
 bool coroutine_fn ttj_try_again(BlockDriverState *bs, TTJHold *hold, int ret)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool again, told = false;
+    bool again, told = false, go_on;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         again = ret < 0 && ttj_may_hold(s, hold);
+        go_on = ret < 0 && ttj_may_go_on(s, hold);
         if (again != hold->held) {
             s->held += again ? 1 : -1;
             told = s->held == again;
             hold->held = again;
         }
+    }
+    if (go_on) {
+        return ttj_begin_gap(bs, -ret) == 0;
     }
     if (told && again) {
         ttj_say_waiting(bs, -ret);

@@ -154,6 +154,12 @@ typedef struct BDRVTtjournalState {
     uint64_t failures;   /* appends that have failed */
     unsigned held;       /* the guest's requests that wait for one to succeed */
     int64_t no_hold_ns;  /* none is held before this */
+
+    /* ---- a gap in the recording (ttjournal-gap.c) ---- */
+    bool unrecorded; /* changed with resize_lock held for writing, too */
+    uint64_t gap_seq, gap_from_seq;
+    int64_t gap_from_time;
+    struct tt_blocks *gap; /* what may have been written since */
     /*
      * A flush of the journal has failed, and what was acknowledged could not
      * be written again.  Everything fails with this errno until the journal
@@ -344,6 +350,20 @@ void ttj_try(BlockDriverState *bs, TTJHold *hold);
  */
 bool coroutine_fn GRAPH_RDLOCK ttj_try_again(BlockDriverState *bs,
                                              TTJHold *hold, int ret);
+
+/*
+ * While unrecorded: writes the @count records at @e to the disk alone.
+ * resize_lock is held.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_write_unrecorded(BlockDriverState *bs,
+                                                   TTJEntry *e, unsigned count);
+/* Records what the gap's blocks hold now, and that there was a gap. */
+int coroutine_fn GRAPH_RDLOCK ttj_end_gap(BlockDriverState *bs);
+/* A GAP for the whole disk that closes the one with @opens_seq. */
+int coroutine_fn GRAPH_RDLOCK ttj_close_gap(BlockDriverState *bs,
+                                            uint64_t opens_seq,
+                                            uint64_t from_seq,
+                                            int64_t from_time);
 
 /* Somebody is about to wait for what is in flight: what is held fails. */
 void GRAPH_RDLOCK ttj_cancel_in_flight(BlockDriverState *bs);

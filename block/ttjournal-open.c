@@ -506,6 +506,10 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
     if (ret == 0) {
         ret = ttj_append_damages(st);
     }
+    if (ret == 0 && r->open_gap) {
+        ret = ttj_close_gap(st->bs, r->open_gap, r->gap_from_seq,
+                            r->gap_from_time);
+    }
     if (ret == 0 && st->shrunk) {
         ret = ttj_append_shrink(st);
     }
@@ -653,6 +657,9 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->zeroes = NULL;
     s->recording = s->running = s->full = s->room_wanted = false;
     s->journal_error = s->disk_error = 0;
+    tt_blocks_free(s->gap);
+    s->gap = NULL;
+    s->unrecorded = false;
     s->disk_doubtful = s->changed = s->settling = false;
     s->note_seq = s->told_seq = s->said_seq = s->capture_seq = s->level_seq = 0;
     s->aged_seq = s->young_seq = 0;
@@ -830,7 +837,10 @@ static int coroutine_fn ttj_seal(TTJStart *st, Error **errp)
     int ret;
 
     assume_graph_lock();
-    ret = ttj_level(st->bs);
+    ret = ttj_end_gap(st->bs);
+    if (ret == 0) {
+        ret = ttj_level(st->bs);
+    }
     if (ret == 0) {
         ret = ttj_checkpoint(st->bs, TT_CHECKPOINT_CLEAN);
     }

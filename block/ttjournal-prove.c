@@ -167,7 +167,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_check_size(TTJStart *st, Error **errp)
         return 0;
     }
     /* a shrink goes to the disk first, once what it takes is captured */
-    if (!r->clean && (uint64_t)size < r->scan.disk_size &&
+    if (!r->clean && !r->open_gap && (uint64_t)size < r->scan.disk_size &&
         tt_blocks_test(r->captured, size, r->scan.disk_size - size, &run) &&
         run == r->scan.disk_size - size) {
         st->shrunk = true;
@@ -188,7 +188,8 @@ static int GRAPH_RDLOCK ttj_check_mtime(TTJStart *st, Error **errp)
     g_autofree char *why = NULL;
     char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
 
-    if (r->scan.empty || !ttj_disk_stat(st->bs, &inode, &mtime)) {
+    if (r->scan.empty || r->open_gap ||
+        !ttj_disk_stat(st->bs, &inode, &mtime)) {
         return 0;
     }
     if (r->clean) {

@@ -182,6 +182,11 @@ ttj_resize(BlockDriverState *bs, int64_t size, PreallocMode prealloc,
                    size, TT_SECTOR);
         return -EINVAL;
     }
+    if (s->unrecorded) {
+        error_setg(errp, "ttjournal: not while writes go unrecorded, because "
+                         "the journal cannot be written");
+        return -EBUSY;
+    }
     ret = ttj_level(bs);
     if (ret == 0 && size < old) {
         /* or, after a crash, a short disk might pass for a growth not done */

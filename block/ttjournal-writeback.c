@@ -490,12 +490,14 @@ typedef enum TTJAction {
     TTJ_CHECKPOINT, /* and the flush of the disk before it */
     TTJ_TELL,       /* a frame that says how far the journal is durable */
     TTJ_ROOM,       /* for what comes next */
+    TTJ_END_GAP,    /* recording goes on */
 } TTJAction;
 
 bool ttj_unsettled(BDRVTtjournalState *s)
 {
     return s->recording && s->pending &&
-           (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed);
+           (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed ||
+            s->unrecorded);
 }
 
 /* What is older than half of max_pending_ns to max_pending_ns is aged. */
@@ -524,6 +526,9 @@ static TTJAction ttj_next_action(BDRVTtjournalState *s, int64_t now)
 
     if ((s->quiesced && !hurry) || now < s->retry_ns || s->journal_error) {
         return TTJ_NOTHING;
+    }
+    if (s->unrecorded) {
+        return TTJ_END_GAP;
     }
     ttj_age(s, now);
     if (last && !s->flushing &&
@@ -558,7 +563,9 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     if (!s->timer) {
         return;
     }
-    if (s->room_wanted) {
+    if (s->unrecorded) {
+        at = now;
+    } else if (s->room_wanted) {
         at = MAX(now + QUIET_NS, s->room_ns);
     } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
@@ -621,6 +628,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
         return ttj_tell(bs);
     case TTJ_ROOM:
         return ttj_make_room(bs);
+    case TTJ_END_GAP:
+        return ttj_end_gap(bs);
     case TTJ_NOTHING:
         break;
     }

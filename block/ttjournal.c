@@ -44,7 +44,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_to(BlockDriverState *bs,
     BDRVTtjournalState *s = bs->opaque;
     int ret = ttj_make_durable(bs, seq);
 
-    if (ret < 0 || s->options.lazy) {
+    if (ret < 0 || (s->options.lazy && !qatomic_read(&s->unrecorded))) {
         return ret;
     }
     ret = ttj_write_back(bs, seq);
@@ -113,9 +113,10 @@ static int coroutine_fn GRAPH_RDLOCK ttj_record(BlockDriverState *bs,
                                                 TTJEntry *e, unsigned count)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int ret = ttj_append(bs, e, count);
+    int ret = s->unrecorded ? ttj_write_unrecorded(bs, e, count)
+                            : ttj_append(bs, e, count);
 
-    if (ret == -ENOSPC) {
+    if (ret == -ENOSPC && !s->unrecorded) {
         ret = ttj_append_again(bs, e, count);
     }
     qemu_co_rwlock_unlock(&s->resize_lock);

@@ -25,7 +25,7 @@ int tt_prove_size(const struct tt_recovery *r, uint64_t size, bool *ret_shrunk,
         return 0;
     }
     /* a shrink goes to the disk first, once what it takes is captured */
-    if (!r->clean && size < r->scan.disk_size &&
+    if (!r->clean && !r->open_gap && size < r->scan.disk_size &&
         tt_blocks_test(r->captured, size, r->scan.disk_size - size, &run) &&
         run == r->scan.disk_size - size) {
         *ret_shrunk = true;
@@ -42,7 +42,7 @@ int tt_prove_time(const struct tt_recovery *r, int64_t disk_mtime,
     char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
     int64_t ended, limit;
 
-    if (r->scan.empty || (r->clean ? !r->has_stat : !journal_mtime)) {
+    if (r->scan.empty || r->open_gap || (r->clean ? !r->has_stat : !journal_mtime)) {
         return 0;
     }
     ended = r->clean ? r->disk_mtime : *journal_mtime;

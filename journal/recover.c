@@ -241,6 +241,91 @@ static bool remember(struct gather *g, const struct tt_frame *f,
                      sizeof(capture), &capture);
 }
 
+/* The fixed part of a GAP, if its ranges fit behind it. */
+static bool get_gap(const uint8_t *body, uint32_t length,
+                    struct tt_gap_body *ret)
+{
+    if (!body || length < sizeof(*ret)) {
+        return false;
+    }
+    memcpy(ret, body, sizeof(*ret));
+    return tt_get32(ret->range_count) <=
+           (length - sizeof(*ret)) / sizeof(struct tt_range);
+}
+
+static bool is_open_gap(const uint8_t *body, uint32_t length)
+{
+    struct tt_gap_body gap;
+
+    return get_gap(body, length, &gap) && (tt_get32(gap.flags) & TT_GAP_OPEN);
+}
+
+/* Calls @add for each range of a GAP; for the whole disk if they are unknown.
+ */
+static int
+each_gap_range(struct gather *g, const uint8_t *body, uint32_t length,
+               int (*add)(struct gather *g, uint64_t offset, uint64_t length))
+{
+    struct tt_gap_body gap;
+    int ret = 0;
+
+    if (!get_gap(body, length, &gap) || !tt_get32(gap.range_count)) {
+        return add(g, 0, TT_DISK_SIZE_MAX);
+    }
+    for (uint32_t i = 0; i < tt_get32(gap.range_count) && ret == 0; i++) {
+        struct tt_range range;
+        uint64_t from;
+
+        memcpy(&range, body + sizeof(gap) + i * sizeof(range), sizeof(range));
+        from = tt_get64(range.offset);
+        if (from < TT_DISK_SIZE_MAX) {
+            uint64_t most = TT_DISK_SIZE_MAX - from;
+
+            ret = add(g, from,
+                      tt_get64(range.length) < most ? tt_get64(range.length)
+                                                    : most);
+        }
+    }
+    return ret;
+}
+
+static int never_capture(struct gather *g, uint64_t offset, uint64_t length)
+{
+    struct tt_place capture = { offset, length };
+
+    return append_to(&g->captures, &g->capture_count, &g->capture_room,
+                     sizeof(capture), &capture)
+               ? 0
+               : no_memory(g);
+}
+
+/* What changed unseen must not be captured, and may be anything. */
+static int see_gap(struct gather *g, const struct tt_frame *f,
+                   const struct tt_record *rec)
+{
+    struct tt_recovery *r = g->r;
+    struct tt_gap_body gap;
+    const uint8_t *body;
+    int ret = get_body(g, f, rec, &body);
+
+    if (ret < 0) {
+        return ret;
+    }
+    r->clean = false;
+    if (get_gap(body, rec->payload_length, &gap)) {
+        if (tt_get64(gap.opens_seq) == r->open_gap) {
+            r->open_gap = 0;
+        }
+        if (tt_get32(gap.flags) & TT_GAP_OPEN) {
+            r->open_gap = rec->seq;
+            r->gap_from_seq = tt_get64(gap.from_seq);
+            r->gap_from_time = (int64_t)tt_get64(gap.from_time);
+            return 0;
+        }
+    }
+    return each_gap_range(g, body, rec->payload_length, never_capture);
+}
+
 static int see_record(struct gather *g, const struct tt_frame *f,
                       const struct tt_record *rec, uint32_t index)
 {
@@ -257,6 +342,8 @@ static int see_record(struct gather *g, const struct tt_frame *f,
     case TT_KIND_DAMAGE:
         see_damage_record(g, rec);
         break;
+    case TT_KIND_GAP:
+        return see_gap(g, f, rec);
     case TT_KIND_WRITE:
     case TT_KIND_ZERO:
     case TT_KIND_PREIMAGE:
@@ -470,6 +557,11 @@ static int load_map(struct gather *g)
     return 0;
 }
 
+static int add_unmapped(struct gather *g, uint64_t offset, uint64_t length)
+{
+    return add_blocks(g, g->r->unmapped, offset, length);
+}
+
 static int see_captures_only(void *opaque, const struct tt_frame *f,
                              const uint8_t *table)
 {
@@ -488,6 +580,13 @@ static int see_captures_only(void *opaque, const struct tt_frame *f,
             ret = add_blocks(g, g->r->unmapped, offset, length);
         } else if (rec.kind == TT_KIND_DAMAGE) {
             see_damage_record(g, &rec);
+        } else if (rec.kind == TT_KIND_GAP) {
+            const uint8_t *part;
+
+            ret = get_body(g, f, &rec, &part);
+            if (ret == 0 && !is_open_gap(part, rec.payload_length)) {
+                ret = each_gap_range(g, part, rec.payload_length, add_unmapped);
+            }
         }
         if (ret < 0) {
             return ret;
@@ -530,7 +629,7 @@ static int find_captured(struct gather *g)
         ret = add_blocks(g, r->unmapped, g->captures[i].offset,
                          g->captures[i].length);
     }
-    if (ret == 0 && g->damaged_to > known) {
+    if (ret == 0 && (g->damaged_to > known || r->open_gap)) {
         ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
     }
     for (uint64_t at = 0; ret == 0;) {
@@ -649,6 +748,19 @@ static int add_sample(struct gather *g, const struct tt_redo *from,
     return cover(g, from->disk_offset, from->disk_length);
 }
 
+/* An open one has a newer one that closes it: that knows the ranges. */
+static int sample_gap(struct gather *g, const struct tt_frame *f,
+                      const struct tt_record *rec)
+{
+    const uint8_t *body;
+    int ret = get_body(g, f, rec, &body);
+
+    if (ret < 0 || is_open_gap(body, rec->payload_length)) {
+        return ret;
+    }
+    return each_gap_range(g, body, rec->payload_length, cover);
+}
+
 static int sample_frame(struct gather *g, const struct tt_frame *f,
                         uint64_t *bytes)
 {
@@ -671,6 +783,10 @@ static int sample_frame(struct gather *g, const struct tt_frame *f,
             .record_index = i,
         };
 
+        if (rec->kind == TT_KIND_GAP) {
+            ret = sample_gap(g, f, rec);
+            continue;
+        }
         if (rec->seq > g->r->level_seq) {
             continue; /* a redo covers it */
         }
@@ -791,7 +907,7 @@ static int gather_all(struct gather *g)
     if (ret == 0) {
         ret = find_redos(g);
     }
-    if (ret == 0) {
+    if (ret == 0 && !r->open_gap) {
         ret = find_samples(g);
     }
     if (ret == 0) {

@@ -116,6 +116,27 @@ static void look(const struct tt_history *h, uint64_t seq, uint64_t offset,
     }
 }
 
+bool tt_view_in_doubt(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                      uint64_t length)
+{
+    struct tt_extent ext = { .offset = offset, .length = length };
+    uint64_t end = offset + length;
+
+    while (ext.offset < end) {
+        const struct version *v;
+        struct index_hit hit;
+
+        tt_index_newest(&h->doubts, ext.offset, UINT64_MAX, &hit);
+        v = narrow(&ext, &hit);
+        if (v && v->seq > seq) {
+            return true;
+        }
+        ext.offset += ext.length;
+        ext.length = end - ext.offset;
+    }
+    return false;
+}
+
 static bool same_answer(const struct tt_extent *a, const struct tt_extent *b)
 {
     if (a->kind != b->kind) {

@@ -477,6 +477,13 @@ struct tt_recovery {
     uint64_t map_prev;          /* newest CHECKPOINT with a part of the map */
     uint32_t map_links;         /* how many make up the map */
     bool resized;               /* a RESIZE above level_seq is to be redone */
+    /*
+     * A GAP that nothing closes, or 0.  What the disk holds is unknown then:
+     * there are no samples, and all blocks count as captured.
+     */
+    uint64_t open_gap;
+    uint64_t gap_from_seq; /* what that one says of its beginning */
+    int64_t gap_from_time;
     bool has_boot_id;           /* of the last session: */
     uint8_t boot_id[TT_UUID_SIZE];
 };
@@ -705,6 +712,13 @@ struct tt_extent {
  */
 void tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                     uint64_t length, struct tt_extent *ret_extent);
+
+/*
+ * Does a GAP behind the version @seq put some of [offset, offset + length) in
+ * doubt?  Then the disk may hold something else there now.
+ */
+bool tt_view_in_doubt(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                      uint64_t length);
 
 /*
  * Reads JOURNAL extents: checks header, table and the grid pieces it needs

@@ -98,6 +98,7 @@ struct sample {
 };
 
 struct sampler {
+    const struct tt_history *history;
     uint64_t level_seq;
     struct sample list[SAMPLES];
     size_t count;
@@ -110,7 +111,8 @@ static bool take_sample(void *opaque, const struct tt_extent *ext)
     size_t oldest = 0, at = s->count;
 
     if ((ext->kind != TT_EXTENT_JOURNAL && ext->kind != TT_EXTENT_ZERO) ||
-        ext->seq == 0 || ext->seq > s->level_seq) {
+        ext->seq == 0 || ext->seq > s->level_seq ||
+        tt_view_in_doubt(s->history, ext->seq, ext->offset, ext->length)) {
         return true;
     }
     if (s->count == SAMPLES) {
@@ -184,6 +186,9 @@ static int check_contents(struct tt_reader *r, struct tt_disk *d,
     struct tt_view v;
     int ret = tt_reader_bind(r, "latest", NULL, 0, &v, err);
 
+    /* asked by take_sample(), under the reader's lock */
+    sampler.history = tt_reader_lock(r);
+    tt_reader_unlock(r);
     if (ret == 0) {
         ret = tt_reader_extents(r, &v, 0, v.size, take_sample, &sampler, err);
     }

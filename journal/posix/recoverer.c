@@ -357,6 +357,13 @@ static int open_both(struct tt_recoverer *r, const char *journal,
         return out_of_memory(err);
     }
     ret = tt_appender_prepare(journal, r->dry_run, NULL, NULL, &r->a, err);
+    if (ret == 0 && r->a->recovery.open_gap) {
+        ret = tt_fail(err, TT_EINVAL, EINVAL,
+                      "%s ends in a gap (seq:%" PRIu64 "), in which the disk "
+                      "was written and not recorded: there is nothing to "
+                      "recover; QEMU closes it when it opens the two again",
+                      journal, r->a->recovery.open_gap);
+    }
     if (ret == 0) {
         ret = check_format(r, disk, &known_raw, err);
     }

@@ -132,7 +132,7 @@ def first_difference(a, b):
 
 def mount(t, kind, size):
     """A small file system of its own, or None."""
-    where = t.path(f'mount-{kind}')
+    where = t.path(f'mount-{kind}-{t.number()}')
     os.mkdir(where)
     args = ['-t', 'tmpfs', '-o', f'size={size}', 'tmpfs']
     if kind != 'tmpfs':
