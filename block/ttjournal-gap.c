@@ -368,7 +368,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
         ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_time);
     }
     if (ret < 0) {
-        return ret; /* perhaps it is closed all the same; see below */
+        return ret; /* open as before, or the session has ended */
     }
     ret = ttj_append_all_found(bs);
     if (ret < 0) {

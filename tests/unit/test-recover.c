@@ -121,6 +121,98 @@ START_TEST(samples_tell_the_disk)
 }
 END_TEST
 
+struct gap {
+    struct tt_gap_body body;
+    struct tt_range range;
+};
+
+/* Returns its sequence number. */
+static uint64_t append_gap(struct unit *u, uint64_t opens, uint32_t flags,
+                           uint64_t offset, uint64_t length)
+{
+    struct gap gap = {
+        .body = {
+            .from_seq = tt_put64(u->sw.w.next_seq - 1),
+            .opens_seq = tt_put64(opens),
+            .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
+            .flags = tt_put32(flags),
+            .range_count = tt_put32(length ? 1 : 0),
+        },
+        .range = { tt_put64(offset), tt_put64(length) },
+    };
+    struct tt_request req = {
+        .kind = TT_KIND_GAP,
+        .flags = TT_RECORD_INLINE,
+        .payload = &gap,
+        .payload_length = length ? sizeof(gap) : sizeof(gap.body),
+    };
+
+    OK(&u->sw, sw_append(&u->sw, &req, 1));
+    return u->sw.w.next_seq - 1;
+}
+
+static unsigned samples_in(const struct tt_recovery *r, uint64_t from,
+                           uint64_t to)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < r->sample_count; i++) {
+        const struct tt_redo *s = &r->samples[i];
+
+        count += s->disk_offset < to && s->disk_offset + s->disk_length > from;
+    }
+    return count;
+}
+
+/* What may have changed unseen proves nothing, and must not be captured. */
+START_TEST(gaps_have_no_samples)
+{
+    struct tt_recovery r;
+    uint64_t open, run;
+    struct unit u;
+
+    unit_begin(&u, 4);
+    for (unsigned i = 0; i < 8; i++) {
+        unit_write(&u, 4096 * i, 512);
+    }
+    OK(&u.sw, sw_flush(&u.sw));
+    recover(&u, &r);
+    ck_assert_uint_eq(samples_in(&r, 4096, 3 * 4096), 2);
+    ck_assert(!tt_blocks_test(r.captured, 40960, 4096, NULL));
+    tt_recovery_clear(&r);
+
+    open = append_gap(&u, 0, TT_GAP_OPEN, 0, 0);
+    OK(&u.sw, sw_durable(&u.sw));
+    recover(&u, &r);
+    ck_assert_uint_eq(r.open_gap, open);
+    ck_assert_uint_eq(r.gap_from_seq, open - 1);
+    ck_assert_uint_eq(r.sample_count, 0);
+    ck_assert(tt_blocks_test(r.captured, 0, u.sw.disk_size, &run));
+    ck_assert_uint_eq(run, u.sw.disk_size);
+    tt_recovery_clear(&r);
+
+    append_gap(&u, open, 0, 4096, 2 * 4096);
+    append_gap(&u, 0, 0, 40960, 4096);
+    recover(&u, &r);
+    ck_assert_uint_eq(r.open_gap, 0);
+    ck_assert_uint_eq(samples_in(&r, 4096, 3 * 4096), 0);
+    ck_assert_uint_eq(samples_in(&r, 0, 4096), 1);
+    ck_assert_uint_ge(r.sample_count, 6);
+    ck_assert(tt_blocks_test(r.captured, 40960, 4096, NULL));
+    ck_assert(!tt_blocks_test(r.captured, 45056, 4096, NULL));
+    tt_recovery_clear(&r);
+
+    /* whose ranges nobody knows */
+    append_gap(&u, 0, 0, 0, 0);
+    recover(&u, &r);
+    ck_assert_uint_eq(r.open_gap, 0);
+    ck_assert_uint_eq(r.sample_count, 0);
+    ck_assert(tt_blocks_test(r.captured, 45056, 4096, NULL));
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
 /*
  * A redo is what the record wrote, also where newer ones left only a part of
  * it; and what is damaged is not redone, but the rest of the record is.
@@ -290,6 +382,7 @@ int main(void)
                                    &closed_clean,
                                    &newest_only_and_complete,
                                    &samples_tell_the_disk,
+                                   &gaps_have_no_samples,
                                    &redo_is_checked,
                                    &takes_time_by_the_tail,
                                    &map_with_a_hole,
