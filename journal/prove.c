@@ -42,7 +42,8 @@ int tt_prove_time(const struct tt_recovery *r, int64_t disk_mtime,
     char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
     int64_t ended, limit;
 
-    if (r->scan.empty || r->open_gap || (r->clean ? !r->has_stat : !journal_mtime)) {
+    if (r->scan.empty || r->open_gap ||
+        (r->clean ? !r->has_stat : !journal_mtime)) {
         return 0;
     }
     ended = r->clean ? r->disk_mtime : *journal_mtime;

@@ -484,7 +484,7 @@ struct tt_recovery {
     uint64_t open_gap;
     uint64_t gap_from_seq; /* what that one says of its beginning */
     int64_t gap_from_time;
-    bool has_boot_id;           /* of the last session: */
+    bool has_boot_id; /* of the last session: */
     uint8_t boot_id[TT_UUID_SIZE];
 };
 
