@@ -21,12 +21,6 @@
 #include <ttjournal/pending.h>
 #include <ttjournal/ttjournal.h>
 
-/*
- * After a crash the disk's last change follows the journal's by what a write
- * takes.  More than this means that somebody else has changed the disk.
- */
-#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
-
 /* Bytes that several own: a frame that is not durable, and a version. */
 typedef struct TTJData {
     unsigned refs; /* atomic */
@@ -341,6 +335,7 @@ typedef struct TTJStart {
     struct tt_super super;
     struct tt_source source;
     struct tt_recovery recovery;
+    struct tt_redo_reader *reader; /* while something is redone */
     bool shrunk; /* the disk is shorter than the journal says */
     int (*step)(struct TTJStart *st, Error **errp);
     Error **errp;
