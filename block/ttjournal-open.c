@@ -774,7 +774,7 @@ static void ttj_stop_worker(BlockDriverState *bs)
         s->running = false;
         s->quiesced++;
     }
-    BDRV_POLL_WHILE(bs, qatomic_read(&s->working));
+    BDRV_POLL_WHILE(bs, ttj_is_working(s));
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->quiesced--;
     }
