@@ -31,7 +31,7 @@
 #include "ttjournal-int.h"
 
 /* Requests of one round: few leave the disk idle, many wait for the last */
-#define ROUND_MAX 32
+#define ROUND_MAX 128
 
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
