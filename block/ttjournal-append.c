@@ -453,7 +453,7 @@ int coroutine_fn ttj_still_here(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         last = s->writer.last_boottime;
     }
-    return ttj_now().boottime - last < MTIME_SLACK_NS / 4
+    return ttj_now().boottime - last < TT_MTIME_SLACK / 4
                ? 0
                : ttj_append(bs, &e, 1);
 }

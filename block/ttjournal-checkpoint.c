@@ -56,7 +56,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_disk_locked(BlockDriverState *bs,
         return ret;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        *ret_level = tt_pending_level(s->pending, ttj_last_seq(s));
+        *ret_level =
+            MIN(tt_pending_level(s->pending, ttj_last_seq(s)), s->level_max);
     }
     ret = bdrv_co_flush(bs->file->bs);
     if (ret < 0) {

@@ -181,7 +181,7 @@ int coroutine_fn ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq,
     return ret < 0 ? ret : ttj_make_durable(bs, e.seq);
 }
 
-/* Steps 1 and 2; resize_lock is held for writing. */
+/* Steps 1 and 2; resize_lock is held for writing, and no gap is open. */
 static int coroutine_fn GRAPH_RDLOCK ttj_open_gap(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
@@ -192,22 +192,29 @@ static int coroutine_fn GRAPH_RDLOCK ttj_open_gap(BlockDriverState *bs)
     TTJEntry e = { 0 };
     int ret = ttj_level(bs);
 
+    WITH_QEMU_LOCK_GUARD(&s->level_lock) {
+        s->level_max = UINT64_MAX;
+    }
     if (ret == 0) {
         ret = ttj_checkpoint(bs, 0);
     }
     if (ret < 0) {
         return ret;
     }
-    s->gap_from_time = ttj_now().realtime;
-    s->gap_from_seq = ttj_last_seq(s);
-    body.from_seq = tt_put64(s->gap_from_seq);
-    body.from_epoch = tt_put64(s->writer.epoch);
-    body.from_time = body.to_time = tt_put64(s->gap_from_time);
-    ret = ttj_append_gap(bs, &body, NULL, &e);
+    /* recovery begins at the level: it must not get beyond the GAP unseen */
+    WITH_QEMU_LOCK_GUARD(&s->level_lock) {
+        s->gap_from_time = ttj_now().realtime;
+        s->gap_from_seq = ttj_last_seq(s);
+        body.from_seq = tt_put64(s->gap_from_seq);
+        body.from_epoch = tt_put64(s->writer.epoch);
+        body.from_time = body.to_time = tt_put64(s->gap_from_time);
+        ret = ttj_append_gap(bs, &body, NULL, &e);
+        s->level_max = ret == 0 ? s->gap_from_seq : UINT64_MAX;
+    }
     if (ret == 0) {
         ret = ttj_make_durable(bs, e.seq);
+        s->gap_seq = e.seq;
     }
-    s->gap_seq = e.seq;
     return ret;
 }
 
@@ -227,7 +234,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_begin_gap(BlockDriverState *bs,
             s->gap = NULL;
         } else {
             QEMU_LOCK_GUARD(&s->lock);
-            s->retry_ns =
+            s->workers[TTJ_LEVEL_WORKER].retry_ns =
                 qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + NANOSECONDS_PER_SECOND;
             s->unrecorded = true;
             ttj_kick(bs);
@@ -396,6 +403,7 @@ int coroutine_fn ttj_end_gap(BlockDriverState *bs)
     if (ended) {
         QEMU_LOCK_GUARD(&s->lock);
         s->unrecorded = false;
+        s->level_max = UINT64_MAX;
         tt_blocks_free(s->gap);
         s->gap = NULL;
     }

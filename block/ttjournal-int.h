@@ -22,12 +22,6 @@
 #include <ttjournal/pending.h>
 #include <ttjournal/ttjournal.h>
 
-/*
- * After a crash the disk's last change follows the journal's by what a write
- * takes.  More than this means that somebody else has changed the disk.
- */
-#define MTIME_SLACK_NS (10 * NANOSECONDS_PER_SECOND)
-
 /* Bytes that several own: a frame that is not durable, and a version. */
 typedef struct TTJData {
     unsigned refs; /* atomic */
@@ -106,6 +100,19 @@ typedef struct TTJOptions {
     int64_t checkpoint_ns;
 } TTJOptions;
 
+/* What is done in the background, one thing of each kind at a time */
+typedef enum TTJWorkerKind {
+    TTJ_JOURNAL_WORKER, /* flushes the journal, makes room in it */
+    TTJ_DISK_WORKER,    /* writes back */
+    TTJ_LEVEL_WORKER,   /* makes checkpoints */
+    TTJ_WORKERS,
+} TTJWorkerKind;
+
+typedef struct TTJWorker {
+    bool working;     /* a coroutine, while there is something to do */
+    int64_t retry_ns; /* after an error, not before */
+} TTJWorker;
+
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
     TTJGrowth growth;
@@ -158,6 +165,7 @@ typedef struct BDRVTtjournalState {
     /* ---- a gap in the recording (ttjournal-gap.c) ---- */
     bool unrecorded; /* changed with resize_lock held for writing, too */
     uint64_t gap_seq, gap_from_seq;
+    uint64_t level_max; /* what a CHECKPOINT says meanwhile, at most */
     int64_t gap_from_time;
     struct tt_blocks *gap; /* what may have been written since */
     /*
@@ -183,11 +191,9 @@ typedef struct BDRVTtjournalState {
     bool disk_doubtful;
     bool settling; /* ttj_child_perm() has kept what is to be given up then */
 
-    /* The worker: a coroutine while there is something to do */
-    bool running; /* from the session's start to its end */
-    bool working;
+    bool running; /* the workers: from the session's start to its end */
+    TTJWorker workers[TTJ_WORKERS];
     unsigned waiting_for_room;
-    int64_t retry_ns;     /* after an error, not before */
     int64_t undurable_ns; /* since when something is not durable */
     unsigned quiesced;    /* drained: nothing new is begun */
     QEMUTimer *timer;     /* of the node's AioContext */
@@ -310,11 +316,13 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
 /* May the disk have to be written? Called with lock held. */
 bool ttj_unsettled(BDRVTtjournalState *s);
 
-/* Starts the worker if there is something to do. Called with lock held. */
+/* Starts workers that have something to do. Called with lock held. */
 void ttj_kick(BlockDriverState *bs);
-/* What it needs from open to close; it must not be working at the end. */
-void ttj_open_worker(BlockDriverState *bs);
-void ttj_close_worker(BlockDriverState *bs);
+/* Is any of them at work? */
+bool ttj_is_working(BDRVTtjournalState *s);
+/* What they need from open to close; none must be at work at the end. */
+void ttj_open_workers(BlockDriverState *bs);
+void ttj_close_workers(BlockDriverState *bs);
 void ttj_drain_begin(BlockDriverState *bs);
 void ttj_drain_end(BlockDriverState *bs);
 void ttj_detach_timer(BlockDriverState *bs);
@@ -387,6 +395,7 @@ typedef struct TTJStart {
     struct tt_super super;
     struct tt_source source;
     struct tt_recovery recovery;
+    struct tt_redo_reader *reader; /* while something is redone */
     bool shrunk; /* the disk is shorter than the journal says */
     int (*step)(struct TTJStart *st, Error **errp);
     Error **errp;

@@ -375,7 +375,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
     if (!buf) {
         return -ENOMEM;
     }
-    ret = tt_redo_read(&st->super, &st->source, r, buf, &err);
+    ret = tt_redo_reader_read(st->reader, r, buf, &err);
     if (ret == -TT_EDAMAGED) {
         warn_report("ttjournal: not redone: %s", err.message);
         ret = 0;
@@ -389,7 +389,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
+static int coroutine_fn GRAPH_RDLOCK ttj_redo_ranges(TTJStart *st, Error **errp)
 {
     BlockDriverState *bs = st->bs;
     BDRVTtjournalState *s = bs->opaque;
@@ -428,6 +428,29 @@ static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
                          "date with its journal");
     }
     return ret;
+}
+
+/* Calls @work, which reads what is to be redone. */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_with_reader(TTJStart *st, int (*work)(TTJStart *st, Error **errp),
+                Error **errp)
+{
+    int ret;
+
+    st->reader = tt_redo_reader_new(&st->super, &st->source);
+    if (!st->reader) {
+        error_setg(errp, "ttjournal: out of memory");
+        return -ENOMEM;
+    }
+    ret = work(st, errp);
+    tt_redo_reader_free(st->reader);
+    st->reader = NULL;
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp)
+{
+    return ttj_with_reader(st, ttj_redo_ranges, errp);
 }
 
 int coroutine_fn ttj_redo_again(BlockDriverState *bs)
@@ -629,6 +652,7 @@ void ttj_init_state(BDRVTtjournalState *s)
     qemu_co_queue_init(&s->flushed);
     qemu_co_queue_init(&s->room);
     qemu_co_queue_init(&s->written);
+    s->level_max = UINT64_MAX;
     QSIMPLEQ_INIT(&s->queue);
     QSIMPLEQ_INIT(&s->frames);
 }
@@ -660,6 +684,7 @@ void ttj_free_state(BDRVTtjournalState *s)
     tt_blocks_free(s->gap);
     s->gap = NULL;
     s->unrecorded = false;
+    s->level_max = UINT64_MAX;
     s->disk_doubtful = s->changed = s->settling = false;
     s->note_seq = s->told_seq = s->said_seq = s->capture_seq = s->level_seq = 0;
     s->aged_seq = s->young_seq = 0;
@@ -702,7 +727,7 @@ ttj_load_redo(TTJStart *st, const struct tt_redo *r, uint64_t n, Error **errp)
     int ret = is_write && !data ? -ENOMEM : 0;
 
     if (ret == 0 && is_write) {
-        ret = tt_redo_read(&st->super, &st->source, r, data->bytes, &err);
+        ret = tt_redo_reader_read(st->reader, r, data->bytes, &err);
         if (ret < 0) {
             ttj_data_unref(data);
             return ttj_error(st->bs, ret, errp, &err);
@@ -721,16 +746,21 @@ ttj_load_redo(TTJStart *st, const struct tt_redo *r, uint64_t n, Error **errp)
 }
 
 /* A reader of a disk that is behind finds the rest in memory. */
-static int coroutine_fn ttj_load_redos(TTJStart *st, Error **errp)
+static int coroutine_fn GRAPH_RDLOCK ttj_load_ranges(TTJStart *st, Error **errp)
 {
     struct tt_recovery *r = &st->recovery;
     int ret = 0;
 
-    assume_graph_lock();
     for (size_t i = 0; i < r->redo_count && ret == 0; i++) {
         ret = ttj_load_redo(st, &r->redos[i], i + 1, errp);
     }
     return ret;
+}
+
+static int coroutine_fn ttj_load_redos(TTJStart *st, Error **errp)
+{
+    assume_graph_lock();
+    return ttj_with_reader(st, ttj_load_ranges, errp);
 }
 
 void ttj_run_worker(BlockDriverState *bs)
@@ -753,7 +783,7 @@ static void ttj_stop_worker(BlockDriverState *bs)
         s->running = false;
         s->quiesced++;
     }
-    BDRV_POLL_WHILE(bs, qatomic_read(&s->working));
+    BDRV_POLL_WHILE(bs, ttj_is_working(s));
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->quiesced--;
     }

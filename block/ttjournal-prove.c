@@ -140,126 +140,96 @@ uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs)
 
 /* ---- the disk is the one that was left ------------------------------------ */
 
-static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, Error **errp,
-                                   const char *why)
+/* What the library finds, or why it could not look */
+static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, int ret, Error **errp,
+                                   const struct tt_error *err)
 {
     BDRVTtjournalState *s = bs->opaque;
 
+    if (ret != -TT_EOTHERDISK) {
+        return ttj_error(bs, ret, errp, err);
+    }
     error_setg(errp,
                "ttjournal: disk '%s' is not as journal '%s' left it: "
                "%s; nothing was changed: begin a new journal for it",
-               ttj_name(bs->file->bs), ttj_name(s->journal->bs), why);
+               ttj_name(bs->file->bs), ttj_name(s->journal->bs), err->message);
     return -ESTALE;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_check_size(TTJStart *st, Error **errp)
 {
-    struct tt_recovery *r = &st->recovery;
     int64_t size = bdrv_co_getlength(st->bs->file->bs);
-    g_autofree char *why = NULL;
-    uint64_t run;
+    struct tt_error err;
+    int ret;
 
     if (size < 0) {
         error_setg_errno(errp, -size, "ttjournal: cannot get the disk's size");
         return size;
     }
-    if ((uint64_t)size == r->scan.disk_size || r->resized) {
-        return 0;
-    }
-    /* a shrink goes to the disk first, once what it takes is captured */
-    if (!r->clean && !r->open_gap && (uint64_t)size < r->scan.disk_size &&
-        tt_blocks_test(r->captured, size, r->scan.disk_size - size, &run) &&
-        run == r->scan.disk_size - size) {
-        st->shrunk = true;
-        return 0;
-    }
-    why = g_strdup_printf("it has %" PRId64 " bytes and should have %" PRIu64,
-                          size, r->scan.disk_size);
-    return ttj_refuse(st->bs, errp, why);
+    ret = tt_prove_size(&st->recovery, size, &st->shrunk, &err);
+    return ret < 0 ? ttj_refuse(st->bs, ret, errp, &err) : 0;
 }
 
 /* A local file's time tells of changes that leave its contents look right. */
 static int GRAPH_RDLOCK ttj_check_mtime(TTJStart *st, Error **errp)
 {
     BDRVTtjournalState *s = st->bs->opaque;
-    struct tt_recovery *r = &st->recovery;
+    BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
     uint64_t inode, journal_inode;
-    int64_t mtime, limit;
-    g_autofree char *why = NULL;
-    char was[TT_TIME_SIZE], is[TT_TIME_SIZE];
+    int64_t mtime, journal_mtime;
+    struct tt_error err;
+    bool is_file;
+    int ret;
 
-    if (r->scan.empty || r->open_gap ||
-        !ttj_disk_stat(st->bs, &inode, &mtime)) {
+    if (!ttj_disk_stat(st->bs, &inode, &mtime)) {
         return 0;
     }
-    if (r->clean) {
-        if (!r->has_stat) {
-            return 0;
-        }
-        limit = r->disk_mtime;
-    } else {
-        BlockDriverState *proto = bdrv_skip_filters(s->journal->bs);
+    if (!proto->drv->protocol_name && proto->file) {
+        proto = bdrv_skip_filters(proto->file->bs);
+    }
+    is_file = proto->exact_filename[0] &&
+              ttj_stat(proto->exact_filename, &journal_inode, &journal_mtime);
+    ret = tt_prove_time(&st->recovery, mtime, is_file ? &journal_mtime : NULL,
+                        &err);
+    return ret < 0 ? ttj_refuse(st->bs, ret, errp, &err) : 0;
+}
 
-        if (!proto->drv->protocol_name && proto->file) {
-            proto = bdrv_skip_filters(proto->file->bs);
-        }
-        if (!proto->exact_filename[0] ||
-            !ttj_stat(proto->exact_filename, &journal_inode, &limit)) {
-            return 0;
-        }
-        limit += MTIME_SLACK_NS;
+static int coroutine_fn GRAPH_RDLOCK
+ttj_check_sample(TTJStart *st, const struct tt_redo *sample, uint8_t *buf,
+                 Error **errp)
+{
+    struct tt_error err;
+    int ret = bdrv_co_pread(st->bs->file, sample->disk_offset,
+                            sample->disk_length, buf, 0);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret,
+                         "ttjournal: cannot read the disk at %" PRIu64,
+                         sample->disk_offset);
+        return ret;
     }
-    if (mtime <= limit) {
-        return 0;
-    }
-    why = g_strdup_printf(
-        "it was changed at %s, recording ended at %s "
-        "(if it was only copied, give it that time with "
-        "touch -d)",
-        tt_time_format(mtime, is),
-        tt_time_format(r->clean ? limit : limit - MTIME_SLACK_NS, was));
-    return ttj_refuse(st->bs, errp, why);
+    ret = tt_prove_sample(&st->super, &st->source, sample, buf, &err);
+    return ret < 0 ? ttj_refuse(st->bs, ret, errp, &err) : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_check_samples(TTJStart *st,
                                                        Error **errp)
 {
-    BlockDriverState *bs = st->bs;
     struct tt_recovery *r = &st->recovery;
-    uint8_t *buf = qemu_try_blockalign(bs->file->bs, TT_PAYLOAD_RECORD_MAX);
-    int64_t size = bdrv_co_getlength(bs->file->bs);
-    struct tt_error err;
-    int ret = !buf ? -ENOMEM : size < 0 ? size : 1;
+    int64_t size = bdrv_co_getlength(st->bs->file->bs);
+    uint8_t *buf = qemu_try_blockalign(st->bs->file->bs, TT_PAYLOAD_RECORD_MAX);
+    int ret = !buf ? -ENOMEM : MIN(size, 0);
 
-    for (size_t i = 0; i < r->sample_count && ret > 0; i++) {
+    for (size_t i = 0; i < r->sample_count && ret == 0; i++) {
         const struct tt_redo *sample = &r->samples[i];
-        g_autofree char *why = NULL;
 
-        if (sample->disk_offset + sample->disk_length > (uint64_t)size) {
-            continue; /* a RESIZE is to be redone */
-        }
-        ret = bdrv_co_pread(bs->file, sample->disk_offset, sample->disk_length,
-                            buf, 0);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret,
-                             "ttjournal: cannot read the disk at "
-                             "%" PRIu64,
-                             sample->disk_offset);
-            break;
-        }
-        ret = tt_recovery_compare(&st->super, &st->source, sample, buf, &err);
-        if (ret < 0) {
-            ret = ttj_error(bs, ret, errp, &err);
-        } else if (ret == 0) {
-            why = g_strdup_printf("at %" PRIu64 " it does not hold the %" PRIu64
-                                  " bytes of record %" PRIu64,
-                                  sample->disk_offset, sample->disk_length,
-                                  sample->seq);
-            ret = ttj_refuse(bs, errp, why);
+        /* behind the disk's end a RESIZE is to be redone */
+        if (sample->disk_offset + sample->disk_length <= (uint64_t)size) {
+            ret = ttj_check_sample(st, sample, buf, errp);
         }
     }
     qemu_vfree(buf);
-    return MIN(ret, 0);
+    return ret;
 }
 
 int coroutine_fn ttj_prove(TTJStart *st, Error **errp)

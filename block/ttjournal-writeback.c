@@ -4,7 +4,7 @@
  * What is durable in the journal is brought to the disk in rounds: a round
  * takes the ranges that have been pending longest, captures what they hold
  * on the disk if nobody ever has, makes that durable, and writes them.  A
- * guest's flush runs its rounds itself; else the worker does, once there is
+ * guest's flush runs its rounds itself; else a worker does, once there is
  * much to write, somebody waits for room, data has been pending for long, or
  * nothing else is going on.  Waiting pays: a block that is overwritten
  * meanwhile goes to the disk once.
@@ -31,7 +31,7 @@
 #include "ttjournal-int.h"
 
 /* Requests of one round: few leave the disk idle, many wait for the last */
-#define ROUND_MAX 32
+#define ROUND_MAX 128
 
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
@@ -481,7 +481,7 @@ int coroutine_fn ttj_write_back(BlockDriverState *bs, uint64_t seq)
     return MIN(ret, 0);
 }
 
-/* ---- the worker ---------------------------------------------------------- */
+/* ---- workers ------------------------------------------------------------- */
 
 typedef enum TTJAction {
     TTJ_NOTHING,
@@ -516,46 +516,67 @@ static bool ttj_untold(BDRVTtjournalState *s)
     return s->note_seq || s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
 }
 
-static TTJAction ttj_next_action(BDRVTtjournalState *s, int64_t now)
+static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
 {
     uint64_t last, undurable = tt_pending_undurable(s->pending, &last);
     uint64_t oldest = tt_pending_oldest(s->pending);
-    bool hurry = s->waiting_for_room;
     bool idle = now - s->appended_ns >= IDLE_NS;
     bool writable = oldest && oldest <= s->writer.durable_seq;
 
-    if ((s->quiesced && !hurry) || now < s->retry_ns || s->journal_error) {
-        return TTJ_NOTHING;
-    }
-    if (s->unrecorded) {
-        return TTJ_END_GAP;
-    }
-    ttj_age(s, now);
     if (last && !s->flushing &&
-        (idle || (hurry && !writable) ||
+        (idle || (s->waiting_for_room && !writable) ||
          undurable >= s->options.max_pending / 8 ||
          now - s->undurable_ns >= UNDURABLE_NS)) {
         return TTJ_FLUSH;
     }
-    if (writable && !s->writing &&
-        (idle || hurry || oldest <= s->aged_seq ||
-         tt_pending_bytes(s->pending) >= s->options.max_pending / 2)) {
-        return TTJ_WRITE;
+    if (s->appending) {
+        return TTJ_NOTHING;
     }
-    if (ttj_checkpoint_due(s, now)) {
-        return TTJ_CHECKPOINT;
-    }
-    if (idle && ttj_untold(s) && !s->appending) {
+    if (idle && ttj_untold(s)) {
         return TTJ_TELL;
     }
-    if (s->room_wanted && !s->appending && now >= s->room_ns &&
+    if (s->room_wanted && now >= s->room_ns &&
         now - s->appended_ns >= QUIET_NS) {
         return TTJ_ROOM;
     }
     return TTJ_NOTHING;
 }
 
-/* When the worker has to look again, if nothing else happens */
+static TTJAction ttj_disk_action(BDRVTtjournalState *s, int64_t now)
+{
+    uint64_t oldest = tt_pending_oldest(s->pending);
+    bool idle = now - s->appended_ns >= IDLE_NS;
+
+    if (!s->writing && oldest && oldest <= s->writer.durable_seq &&
+        (idle || s->waiting_for_room || oldest <= s->aged_seq ||
+         tt_pending_bytes(s->pending) >= s->options.max_pending / 2)) {
+        return TTJ_WRITE;
+    }
+    return TTJ_NOTHING;
+}
+
+static TTJAction ttj_next_action(BDRVTtjournalState *s, TTJWorkerKind kind,
+                                 int64_t now)
+{
+    if ((s->quiesced && !s->waiting_for_room) ||
+        now < s->workers[kind].retry_ns || s->journal_error) {
+        return TTJ_NOTHING;
+    }
+    ttj_age(s, now);
+    switch (kind) {
+    case TTJ_JOURNAL_WORKER:
+        return ttj_journal_action(s, now);
+    case TTJ_DISK_WORKER:
+        return ttj_disk_action(s, now);
+    default:
+        if (s->unrecorded) {
+            return TTJ_END_GAP;
+        }
+        return ttj_checkpoint_due(s, now) ? TTJ_CHECKPOINT : TTJ_NOTHING;
+    }
+}
+
+/* When the workers have to look again, if nothing else happens */
 static void ttj_arm(BDRVTtjournalState *s, int64_t now)
 {
     int64_t at = INT64_MAX;
@@ -564,7 +585,7 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
         return;
     }
     if (s->unrecorded) {
-        at = now;
+        at = now + IDLE_NS;
     } else if (s->room_wanted) {
         at = MAX(now + QUIET_NS, s->room_ns);
     } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
@@ -573,7 +594,6 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
         at = s->checkpoint_time + s->options.checkpoint_ns;
     }
     if (at < INT64_MAX) {
-        at = MAX(at, s->retry_ns);
         if (!timer_pending(s->timer) ||
             timer_expire_time_ns(s->timer) > (uint64_t)at) {
             timer_mod_ns(s->timer, at);
@@ -649,12 +669,18 @@ static void ttj_settled_bh(void *opaque)
     bdrv_graph_rdunlock_main_loop();
 }
 
+/* What a worker's coroutine is given; it frees it */
+typedef struct TTJWork {
+    BlockDriverState *bs;
+    TTJWorkerKind kind;
+} TTJWork;
+
 /*
  * Does what is to be done next; false if there is nothing.  In flight only
  * with the graph lock held: who waits for it must not be waited for by a
  * drain, which QEMU 10.0 begins also with that lock held for writing.
  */
-static bool coroutine_fn ttj_work(BlockDriverState *bs)
+static bool coroutine_fn ttj_work(BlockDriverState *bs, TTJWorkerKind kind)
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJAction action;
@@ -662,7 +688,8 @@ static bool coroutine_fn ttj_work(BlockDriverState *bs)
 
     GRAPH_RDLOCK_GUARD();
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        action = ttj_next_action(s, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+        action =
+            ttj_next_action(s, kind, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
         if (action == TTJ_NOTHING) {
             return false;
         }
@@ -671,7 +698,8 @@ static bool coroutine_fn ttj_work(BlockDriverState *bs)
     ret = ttj_act(bs, action);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         if (ret < 0) {
-            s->retry_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
+            s->workers[kind].retry_ns =
+                qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
         }
     }
     bdrv_dec_in_flight(bs);
@@ -680,10 +708,10 @@ static bool coroutine_fn ttj_work(BlockDriverState *bs)
 
 static void coroutine_fn ttj_worker(void *opaque)
 {
-    BlockDriverState *bs = opaque;
-    BDRVTtjournalState *s = bs->opaque;
+    g_autofree TTJWork *work = opaque;
+    BDRVTtjournalState *s = work->bs->opaque;
 
-    while (ttj_work(bs)) {
+    while (ttj_work(work->bs, work->kind)) {
         /* until there is nothing to do */
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -691,10 +719,20 @@ static void coroutine_fn ttj_worker(void *opaque)
             s->settling = false;
             qemu_bh_schedule(s->settled_bh);
         }
-        s->working = false;
-        ttj_kick(bs); /* for what has come since, or arms the timer */
+        s->workers[work->kind].working = false;
+        ttj_kick(work->bs); /* for what has come since, or arms the timer */
     }
     aio_wait_kick(); /* of ttj_stop_worker() */
+}
+
+bool ttj_is_working(BDRVTtjournalState *s)
+{
+    for (unsigned i = 0; i < TTJ_WORKERS; i++) {
+        if (qatomic_read(&s->workers[i].working)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void ttj_kick(BlockDriverState *bs)
@@ -702,16 +740,23 @@ void ttj_kick(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
-    if (s->working || !s->running) {
+    if (!s->running) {
         return;
     }
-    if (ttj_next_action(s, now) == TTJ_NOTHING) {
-        ttj_arm(s, now);
-        return;
+    for (unsigned i = 0; i < TTJ_WORKERS; i++) {
+        TTJWork *work;
+
+        if (s->workers[i].working ||
+            ttj_next_action(s, i, now) == TTJ_NOTHING) {
+            continue;
+        }
+        s->workers[i].working = true;
+        work = g_new(TTJWork, 1);
+        *work = (TTJWork){ .bs = bs, .kind = i };
+        aio_co_schedule(bdrv_get_aio_context(bs),
+                        qemu_coroutine_create(ttj_worker, work));
     }
-    s->working = true;
-    aio_co_schedule(bdrv_get_aio_context(bs),
-                    qemu_coroutine_create(ttj_worker, bs));
+    ttj_arm(s, now);
 }
 
 static void ttj_timer(void *opaque)
@@ -730,7 +775,7 @@ void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx)
     s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS, ttj_timer, bs);
 }
 
-void ttj_open_worker(BlockDriverState *bs)
+void ttj_open_workers(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
@@ -738,7 +783,7 @@ void ttj_open_worker(BlockDriverState *bs)
     ttj_attach_timer(bs, bdrv_get_aio_context(bs));
 }
 
-void ttj_close_worker(BlockDriverState *bs)
+void ttj_close_workers(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 

@@ -564,10 +564,10 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     int ret;
 
     ttj_init_state(s);
-    ttj_open_worker(bs);
+    ttj_open_workers(bs);
     ret = ttj_open_children(bs, options, errp);
     if (ret < 0) {
-        ttj_close_worker(bs);
+        ttj_close_workers(bs);
         ttj_destroy_state(s);
     }
     return ret;
@@ -576,7 +576,7 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
 static void ttj_close(BlockDriverState *bs)
 {
     ttj_stop(bs);
-    ttj_close_worker(bs);
+    ttj_close_workers(bs);
     ttj_destroy_state(bs->opaque);
 }
 
