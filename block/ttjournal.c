@@ -683,6 +683,15 @@ static void ttj_reopen_abort(BDRVReopenState *state)
 
 static const char *const ttj_strong_runtime_opts[] = { NULL };
 
+static const char *const ttj_mutable_opts[] = {
+    "disk-flush",
+    "max-pending",
+    "max-pending-time",
+    "checkpoint-bytes",
+    "checkpoint-interval",
+    NULL,
+};
+
 static BlockDriver bdrv_ttjournal = {
     .format_name = "ttjournal",
     .instance_size = sizeof(BDRVTtjournalState),
@@ -704,6 +713,7 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_set_perm = ttj_set_perm,
     .bdrv_refresh_limits = ttj_refresh_limits,
     .strong_runtime_opts = ttj_strong_runtime_opts,
+    .mutable_opts = ttj_mutable_opts,
 
     .bdrv_co_getlength = ttj_co_getlength,
     .bdrv_co_preadv = ttj_co_preadv,
