@@ -685,6 +685,7 @@ static const char *const ttj_strong_runtime_opts[] = { NULL };
 
 static const char *const ttj_mutable_opts[] = {
     "disk-flush",
+    "on-journal-error",
     "max-pending",
     "max-pending-time",
     "checkpoint-bytes",
