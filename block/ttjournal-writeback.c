@@ -594,6 +594,8 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
         at = s->checkpoint_time + s->options.checkpoint_ns;
     }
     if (at < INT64_MAX) {
+        /* what is due already is being done, or is tried again later */
+        at = MAX(at, now + QUIET_NS);
         if (!timer_pending(s->timer) ||
             timer_expire_time_ns(s->timer) > (uint64_t)at) {
             timer_mod_ns(s->timer, at);
