@@ -143,18 +143,6 @@ static TTJGrowFor ttj_entry_for(const TTJEntry *e)
                : TTJ_GROW_FOR_US;
 }
 
-static TTJGrowFor ttj_entries_for(const TTJEntries *entries)
-{
-    TTJEntry *e;
-
-    QSIMPLEQ_FOREACH(e, entries, next) {
-        if (ttj_entry_for(e) == TTJ_GROW_FOR_GUEST) {
-            return TTJ_GROW_FOR_GUEST;
-        }
-    }
-    return TTJ_GROW_FOR_US;
-}
-
 static int coroutine_fn GRAPH_RDLOCK
 ttj_write_frame(BlockDriverState *bs, TTJFrame *f, TTJGrowFor who)
 {
@@ -177,7 +165,7 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
 {
     BDRVTtjournalState *s = bs->opaque;
     uint64_t durable = s->writer.durable_seq;
-    TTJGrowFor who = ttj_entries_for(entries);
+    TTJGrowFor who = ttj_entry_for(QSIMPLEQ_FIRST(entries));
     TTJFrame *f;
     int ret = s->journal_error;
 
@@ -197,13 +185,9 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     ret = ttj_write_frame(bs, f, who);
     qemu_mutex_lock(&s->lock);
     if (ret < 0) {
-        s->full |= ret == -ENOSPC;
         tt_writer_failed(&s->writer, s->batch);
         ttj_frame_free(f);
         return ret;
-    }
-    if (who == TTJ_GROW_FOR_GUEST) {
-        s->full = false;
     }
     s->room_wanted = true;
     tt_writer_commit(&s->writer, s->batch);
@@ -273,8 +257,8 @@ static void ttj_add_note(BDRVTtjournalState *s, struct tt_flush_body *body)
 
 /*
  * Moves the first waiting records that fit one frame to @ret_taken and to
- * batch, behind a FLUSH if @note.  In a full journal what the guest wants does
- * not go with what the driver itself needs to record, for which room is kept.
+ * batch, behind a FLUSH if @note.  What the guest wants does not go with what
+ * the driver itself needs to record, for which room is kept in a full journal.
  * Drops the lock while they are hashed.
  */
 static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
@@ -282,7 +266,6 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
 {
     struct tt_flush_body body = { .covered_seq = tt_put64(note) };
     TTJEntries waiting = QSIMPLEQ_HEAD_INITIALIZER(waiting);
-    bool apart = s->full;
     TTJEntry *e;
 
     QSIMPLEQ_CONCAT(&waiting, &s->queue);
@@ -292,8 +275,8 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
         ttj_add_note(s, &body);
     }
     while ((e = QSIMPLEQ_FIRST(&waiting)) &&
-           (!apart || QSIMPLEQ_EMPTY(ret_taken) ||
-            ttj_entry_for(e) == ttj_entries_for(ret_taken)) &&
+           (QSIMPLEQ_EMPTY(ret_taken) ||
+            ttj_entry_for(e) == ttj_entry_for(QSIMPLEQ_FIRST(ret_taken))) &&
            tt_batch_add(s->batch, &e->req)) {
         QSIMPLEQ_REMOVE_HEAD(&waiting, next);
         QSIMPLEQ_INSERT_TAIL(ret_taken, e, next);
@@ -390,9 +373,9 @@ static void ttj_stop_appending(BDRVTtjournalState *s)
     TTJEntry *e = QSIMPLEQ_FIRST(&s->queue);
 
     s->appending = false;
-    if (!qemu_co_queue_empty(&s->append_idle)) {
-        qemu_co_queue_restart_all(&s->append_idle);
-    } else if (e) {
+    /* both: who waits for the first may not append, and so wake nobody */
+    qemu_co_queue_restart_all(&s->append_idle);
+    if (e) {
         ttj_wake(e->waiter);
     }
 }

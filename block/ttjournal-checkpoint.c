@@ -24,6 +24,7 @@
 static int coroutine_fn GRAPH_RDLOCK ttj_write_again(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
+    bool ours;
     int ret;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -31,9 +32,11 @@ static int coroutine_fn GRAPH_RDLOCK ttj_write_again(BlockDriverState *bs)
             qemu_co_queue_wait(&s->written, &s->lock);
         }
         s->writing = true;
+        ours = ttj_begin_writing(bs);
     }
     ret = ttj_redo_again(bs);
     QEMU_LOCK_GUARD(&s->lock);
+    ttj_end_writing(bs, ours);
     s->writing = false;
     qemu_co_queue_restart_all(&s->written);
     if (ret == 0) {
@@ -184,12 +187,14 @@ int coroutine_fn ttj_checkpoint(BlockDriverState *bs, uint32_t flags)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         end = s->writer.next_offset;
         s->changed = false;
+        s->checkpointing = true;
     }
     ret = ttj_flush_disk_locked(bs, &level);
     if (ret == 0) {
         ret = ttj_append_checkpoint(bs, level, flags);
     }
     QEMU_LOCK_GUARD(&s->lock);
+    s->checkpointing = false;
     if (ret < 0) {
         s->changed = true;
     } else {
@@ -205,9 +210,9 @@ bool ttj_checkpoint_due(BDRVTtjournalState *s, int64_t now)
 {
     uint64_t appended = s->writer.next_offset - s->checkpoint_at;
 
-    return s->changed &&
-           (!s->served || appended >= s->options.checkpoint_bytes ||
-            now - s->checkpoint_time >= s->options.checkpoint_ns);
+    return s->changed && ((!s->served && tt_pending_empty(s->pending)) ||
+                          appended >= s->options.checkpoint_bytes ||
+                          now - s->checkpoint_time >= s->options.checkpoint_ns);
 }
 
 int coroutine_fn ttj_level(BlockDriverState *bs)

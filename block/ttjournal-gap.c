@@ -339,7 +339,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_make_gap_room(BlockDriverState *bs)
 
     while ((at = tt_blocks_next(s->gap, at)) != UINT64_MAX) {
         tt_blocks_test(s->gap, at, UINT64_MAX - at, &run);
-        total += run + run / 16;
+        /* the records' heads, and what the footer says of them */
+        total += run + DIV_ROUND_UP(run, TT_PAYLOAD_RECORD_MAX) * 2 *
+                           MAX(s->alignment, TT_GRID);
         at += run;
     }
     return ttj_grow(bs, s->writer.next_offset + total, TTJ_GROW_FOR_GUEST);
@@ -362,12 +364,36 @@ static bool coroutine_fn ttj_never_capture_gap(BDRVTtjournalState *s)
     return true;
 }
 
+/*
+ * The gap may be closed in the journal, and nothing more can be said there:
+ * if so (@error, or an earlier one), what the guest writes must fail.
+ */
+static void ttj_end_session(BDRVTtjournalState *s, int error)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->journal_error = s->journal_error ? s->journal_error : error;
+    if (s->journal_error) {
+        s->unrecorded = false;
+    }
+}
+
 /* Step 4; resize_lock is held for writing. */
 static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    int ret = ttj_make_gap_room(bs), again;
+    int ret, again;
 
+    if (tt_blocks_next(s->gap, 0) == UINT64_MAX) {
+        /* nothing was written; no range at all would say: all of the disk */
+        ret = ttj_capture(bs, 0, TT_GRID);
+        if (ret == 0 && !tt_blocks_add(s->gap, 0, TT_GRID)) {
+            ret = -ENOMEM;
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = ttj_make_gap_room(bs);
     if (ret == 0 && !ttj_never_capture_gap(s)) {
         ret = -ENOMEM;
     }
@@ -375,15 +401,14 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
         ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_time);
     }
     if (ret < 0) {
+        ttj_end_session(s, 0);
         return ret; /* open as before, or the session has ended */
     }
     ret = ttj_append_all_found(bs);
     if (ret < 0) {
         again = ttj_open_gap(bs);
         if (again < 0) {
-            /* it must not go on as if all were recorded */
-            QEMU_LOCK_GUARD(&s->lock);
-            s->journal_error = s->journal_error ? s->journal_error : again;
+            ttj_end_session(s, again);
         }
     }
     return ret;

@@ -151,7 +151,6 @@ typedef struct BDRVTtjournalState {
     bool flushing;       /* one flush of the journal at a time */
     CoQueue flushed;     /* until flushing ends */
     uint8_t *zeroes;     /* TT_ALIGNMENT_MAX bytes, constant */
-    bool full;           /* the last append for the guest found no room */
     bool room_wanted;    /* ttj_grow_idle() may have something to do */
     int64_t room_ns;     /* but not before */
     uint64_t said_seq;   /* of the last record that is worth being durable */
@@ -218,6 +217,7 @@ typedef struct BDRVTtjournalState {
     uint64_t checkpoint_at; /* the journal's end when the last was made */
     int64_t checkpoint_time;
     bool changed; /* something was recorded since */
+    bool checkpointing;
     uint64_t map_prev;
     uint32_t map_links;    /* CHECKPOINTs with ranges in the chain */
     uint64_t map_ranges;   /* and the ranges in them */
@@ -312,6 +312,13 @@ int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
  */
 int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
                                              uint64_t seq);
+
+/*
+ * Around what we write to the disk: after the last writer has left it is not
+ * to be taken for the writing of others.  Called with lock held.
+ */
+bool ttj_begin_writing(BlockDriverState *bs);
+void ttj_end_writing(BlockDriverState *bs, bool ours);
 
 /* May the disk have to be written? Called with lock held. */
 bool ttj_unsettled(BDRVTtjournalState *s);

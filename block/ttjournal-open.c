@@ -361,32 +361,54 @@ static int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st)
     return ret < 0 ? ret : ttj_make_durable(st->bs, ttj_last_seq(s));
 }
 
-/*
- * The payload is checked before it goes to the disk.  What is damaged cannot
- * be redone: the disk keeps what it has there, and views say so.
- */
-static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
-                                                    const struct tt_redo *r)
+/* 1 if it was written, 0 if the journal has lost it, -errno */
+static int coroutine_fn GRAPH_RDLOCK
+ttj_redo_range(TTJStart *st, const struct tt_redo *r, struct tt_error *err)
 {
     uint8_t *buf = qemu_try_blockalign(st->bs->file->bs, r->disk_length);
-    struct tt_error err;
     int ret;
 
     if (!buf) {
         return -ENOMEM;
     }
-    ret = tt_redo_reader_read(st->reader, r, buf, &err);
+    ret = tt_redo_reader_read(st->reader, r, buf, err);
     if (ret == -TT_EDAMAGED) {
-        warn_report("ttjournal: not redone: %s", err.message);
         ret = 0;
     } else if (ret < 0) {
-        ret = err.os_errno ? -err.os_errno : -ENOMEM;
+        ret = err->os_errno ? -err->os_errno : -ENOMEM;
     } else {
         ret = bdrv_co_pwrite(st->bs->file, r->disk_offset, r->disk_length, buf,
                              0);
+        ret = ret < 0 ? ret : 1;
     }
     qemu_vfree(buf);
     return ret;
+}
+
+/*
+ * The payload is checked before it goes to the disk.  What is damaged cannot
+ * be redone, and costs its own blocks only: the disk keeps what it has there,
+ * and views say so.
+ */
+static int coroutine_fn GRAPH_RDLOCK ttj_redo_write(TTJStart *st,
+                                                    const struct tt_redo *r)
+{
+    struct tt_redo piece = *r;
+    struct tt_error err;
+    int ret = ttj_redo_range(st, r, &err);
+
+    if (ret != 0) {
+        return MIN(ret, 0);
+    }
+    warn_report("ttjournal: not redone: %s", err.message);
+    for (uint64_t at = r->disk_offset, end = at + r->disk_length;
+         at < end && ret >= 0; at += piece.disk_length) {
+        piece.disk_offset = at;
+        piece.disk_length = MIN(TT_GRID - at % TT_GRID, end - at);
+        piece.payload = r->payload + (at - r->disk_offset);
+        ret = ttj_redo_range(st, &piece, &err);
+    }
+    return MIN(ret, 0);
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_redo_ranges(TTJStart *st, Error **errp)
@@ -679,7 +701,7 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->batch = NULL;
     s->captured = s->unmapped = NULL;
     s->zeroes = NULL;
-    s->recording = s->running = s->full = s->room_wanted = false;
+    s->recording = s->running = s->room_wanted = false;
     s->journal_error = s->disk_error = 0;
     tt_blocks_free(s->gap);
     s->gap = NULL;

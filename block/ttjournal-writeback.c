@@ -33,6 +33,9 @@
 /* Requests of one round: few leave the disk idle, many wait for the last */
 #define ROUND_MAX 128
 
+/* And so many bytes, so that it does not last as long as TT_MTIME_SLACK */
+#define ROUND_BYTES (16 * MiB)
+
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
 
@@ -114,6 +117,7 @@ static int ttj_add_capture(BlockDriverState *bs, TTJCaptures *all,
     TTJCapture *c;
 
     if (!tt_blocks_add(s->captured, offset, bytes)) {
+        tt_blocks_remove(s->captured, offset, ROUND_UP(bytes, TT_GRID));
         return -ENOMEM;
     }
     c = g_new0(TTJCapture, 1);
@@ -416,6 +420,22 @@ ttj_run_writes(BlockDriverState *bs, TTJWrite **writes, unsigned count)
     return ret;
 }
 
+bool ttj_begin_writing(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    return s->served || !ttj_disk_changed(bs);
+}
+
+void ttj_end_writing(BlockDriverState *bs, bool ours)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (ours && !s->served) {
+        ttj_disk_left(bs);
+    }
+}
+
 /*
  * Called with lock held and nobody writing; drops the lock meanwhile.  1 if
  * something was written, 0 if there was nothing, -errno.
@@ -423,16 +443,16 @@ ttj_run_writes(BlockDriverState *bs, TTJWrite **writes, unsigned count)
 static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    /* the last writer may have left before: this is not others' writing */
-    bool ours = !s->served && !ttj_disk_changed(bs);
+    bool ours = ttj_begin_writing(bs);
     TTJWrite *writes[ROUND_MAX];
     uint64_t failures = s->failures;
     unsigned count = 0;
+    uint64_t bytes = 0;
     int ret = 0;
 
     assert(!s->writing);
     s->writing = true;
-    for (; count < ROUND_MAX; count++) {
+    for (; count < ROUND_MAX && bytes < ROUND_BYTES; count++) {
         TTJWrite *write = g_new(TTJWrite, 1);
 
         write->task = (AioTask){ 0 };
@@ -442,6 +462,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
             break;
         }
         writes[count] = write;
+        bytes += write->w.length;
     }
     if (count) {
         qemu_mutex_unlock(&s->lock);
@@ -450,9 +471,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
         s->disk_error = ret;
         s->disk_error_is_journals = ret < 0 && s->failures > failures;
     }
-    if (ours && !s->served) {
-        ttj_disk_left(bs);
-    }
+    ttj_end_writing(bs, ours);
     s->writing = false;
     qemu_co_queue_restart_all(&s->written);
     if (ret < 0) {
@@ -497,7 +516,7 @@ bool ttj_unsettled(BDRVTtjournalState *s)
 {
     return s->recording && s->pending &&
            (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed ||
-            s->unrecorded);
+            s->checkpointing || s->unrecorded);
 }
 
 /* What is older than half of max_pending_ns to max_pending_ns is aged. */
@@ -774,6 +793,7 @@ void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx)
 {
     BDRVTtjournalState *s = bs->opaque;
 
+    QEMU_LOCK_GUARD(&s->lock);
     s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS, ttj_timer, bs);
 }
 
@@ -797,6 +817,8 @@ void ttj_detach_timer(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
+    /* the node's thread may be about to arm it */
+    QEMU_LOCK_GUARD(&s->lock);
     timer_free(s->timer);
     s->timer = NULL;
 }

@@ -131,7 +131,15 @@ static unsigned ttj_count_parts(int64_t offset, int64_t bytes)
     return DIV_ROUND_UP(offset + bytes - from, TT_PAYLOAD_RECORD_MAX);
 }
 
-/* Copies the request into as many records as it takes. */
+static void ttj_drop_parts(TTJEntry *e, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        ttj_data_unref(e[i].data);
+        e[i].data = NULL; /* not copied, if it is tried again */
+    }
+}
+
+/* Copies the request into as many records as it takes, or none of it. */
 static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
                           int64_t offset, int64_t bytes, QEMUIOVector *qiov,
                           BdrvRequestFlags flags)
@@ -145,6 +153,7 @@ static int ttj_copy_parts(BlockDriverState *bs, TTJEntry *e, unsigned count,
 
         e[i].data = ttj_data_new(bs, part);
         if (!e[i].data) {
+            ttj_drop_parts(e, i);
             return -ENOMEM;
         }
         qemu_iovec_to_buf(qiov, from, e[i].data->bytes, part);
@@ -207,9 +216,7 @@ ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
         ttj_try(bs, &hold);
         ret = ttj_write(bs, e, count, offset, bytes, qiov, flags);
     } while (ttj_try_again(bs, &hold, ret));
-    for (unsigned i = 0; i < count; i++) {
-        ttj_data_unref(e[i].data);
-    }
+    ttj_drop_parts(e, count);
     return ret == 0 && (flags & BDRV_REQ_FUA)
                ? ttj_flush_guest(bs, e[count - 1].seq)
                : ret;
@@ -343,17 +350,23 @@ ttj_co_block_status(BlockDriverState *bs, TTJWanted wanted, int64_t offset,
                     BlockDriverState **file)
 {
     BDRVTtjournalState *s = bs->opaque;
-    const uint8_t *data;
+    const uint8_t *data = NULL;
     uint64_t run = bytes;
+    bool pending = false;
 
     if (s->pending) {
         QEMU_LOCK_GUARD(&s->lock);
-        if (tt_pending_read(s->pending, offset, bytes, &data, &run)) {
-            *pnum = run;
-            return data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO;
-        }
+        pending = tt_pending_read(s->pending, offset, bytes, &data, &run);
     }
-    *pnum = run;
+    /* what is pending may have been written with a smaller alignment */
+    *pnum = QEMU_ALIGN_DOWN(run, bs->bl.request_alignment);
+    if (!*pnum) {
+        *pnum = bs->bl.request_alignment;
+        return BDRV_BLOCK_DATA;
+    }
+    if (pending) {
+        return data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO;
+    }
     *map = offset;
     *file = bs->file->bs;
     return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;

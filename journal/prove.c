@@ -24,8 +24,9 @@ int tt_prove_size(const struct tt_recovery *r, uint64_t size, bool *ret_shrunk,
     if (size == r->scan.disk_size || r->resized) {
         return 0;
     }
-    /* a shrink goes to the disk first, once what it takes is captured */
-    if (!r->clean && !r->open_gap && size < r->scan.disk_size &&
+    /* a shrink goes to the disk first, level, once what it takes is captured */
+    if (!r->clean && !r->open_gap && !r->redo_count &&
+        size < r->scan.disk_size &&
         tt_blocks_test(r->captured, size, r->scan.disk_size - size, &run) &&
         run == r->scan.disk_size - size) {
         *ret_shrunk = true;
