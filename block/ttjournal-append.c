@@ -23,9 +23,7 @@
 #include "block/aio.h"
 #include "block/block-io.h"
 #include "qemu/error-report.h"
-#include "qemu/main-loop.h"
 #include "qemu/memalign.h"
-#include "qemu/units.h"
 
 #include "ttjournal-int.h"
 
@@ -123,7 +121,6 @@ static void ttj_frames_drop(BDRVTtjournalState *s, uint64_t durable_seq)
 
     while ((f = QSIMPLEQ_FIRST(&s->frames)) && f->last_seq <= durable_seq) {
         QSIMPLEQ_REMOVE_HEAD(&s->frames, next);
-        s->frames_bytes -= f->qiov.size;
         ttj_frame_free(f);
     }
 }
@@ -192,7 +189,6 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     s->room_wanted = true;
     tt_writer_commit(&s->writer, s->batch);
     QSIMPLEQ_INSERT_TAIL(&s->frames, f, next);
-    s->frames_bytes += f->qiov.size;
     s->told_seq = durable;
     s->appended_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     return 0;

@@ -14,7 +14,6 @@
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
-#include "qemu/error-report.h"
 
 #include "ttjournal-int.h"
 
@@ -65,8 +64,6 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_disk_locked(BlockDriverState *bs,
     ret = bdrv_co_flush(bs->file->bs);
     if (ret < 0) {
         s->disk_doubtful = true;
-    } else {
-        s->level_seq = MAX(s->level_seq, *ret_level);
     }
     return ret;
 }

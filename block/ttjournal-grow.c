@@ -320,7 +320,6 @@ ttj_grow_zero(BlockDriverState *bs, uint64_t from, uint64_t to, uint64_t target)
     }
     ret = bdrv_co_pwritev(s->journal, from, qiov.size, &qiov, 0);
     qemu_iovec_destroy(&qiov);
-    g->zeroes_written += ret < 0 ? 0 : to - from;
     return ret < 0 ? ret : (int64_t)to;
 }
 

@@ -85,8 +85,7 @@ typedef struct TTJGrowth {
     /* Zeroing begins when half of it is used up and goes on until all is. */
     bool filling;
     bool stuck; /* zeroing has failed: not again before the size changes */
-    int64_t last_append;     /* ms */
-    uint64_t zeroes_written; /* bytes, for whoever counts */
+    int64_t last_append; /* ms */
     uint8_t *zeroes;
 } TTJGrowth;
 
@@ -147,10 +146,9 @@ typedef struct BDRVTtjournalState {
     TTJEntries queue;       /* to be appended, in order of arrival */
     CoQueue append_idle;    /* flushers that need appending for themselves */
     QSIMPLEQ_HEAD(, TTJFrame) frames; /* complete, not durable, in order */
-    uint64_t frames_bytes;
-    bool flushing;       /* one flush of the journal at a time */
-    CoQueue flushed;     /* until flushing ends */
-    uint8_t *zeroes;     /* TT_ALIGNMENT_MAX bytes, constant */
+    bool flushing;                    /* one flush of the journal at a time */
+    CoQueue flushed;                  /* until flushing ends */
+    uint8_t *zeroes;                  /* TT_ALIGNMENT_MAX bytes, constant */
     bool room_wanted;    /* ttj_grow_idle() may have something to do */
     int64_t room_ns;     /* but not before */
     uint64_t said_seq;   /* of the last record that is worth being durable */
@@ -213,7 +211,6 @@ typedef struct BDRVTtjournalState {
     /* ---- checkpoints (ttjournal-checkpoint.c) ---- */
     /* Taken before capture_lock: one flush of the disk, and what follows it */
     CoMutex level_lock;
-    uint64_t level_seq;     /* the disk is durable up to here */
     uint64_t checkpoint_at; /* the journal's end when the last was made */
     int64_t checkpoint_time;
     bool changed; /* something was recorded since */

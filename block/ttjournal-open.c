@@ -541,7 +541,6 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
         if (r->damage_count || r->scan.unreadable) {
             s->writer.force_segment = true;
         }
-        s->level_seq = r->level_seq;
         s->captured = g_steal_pointer(&r->captured);
         s->unmapped = g_steal_pointer(&r->unmapped);
         s->map_prev = r->map_prev;
@@ -708,7 +707,7 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->unrecorded = false;
     s->level_max = UINT64_MAX;
     s->disk_doubtful = s->changed = s->settling = false;
-    s->note_seq = s->told_seq = s->said_seq = s->capture_seq = s->level_seq = 0;
+    s->note_seq = s->told_seq = s->said_seq = s->capture_seq = 0;
     s->aged_seq = s->young_seq = 0;
     s->map_prev = s->map_ranges = s->whole_ranges = 0;
     s->map_links = 0;

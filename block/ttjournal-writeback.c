@@ -25,7 +25,6 @@
 #include "qemu/cutils.h"
 #include "qemu/defer-call.h"
 #include "qemu/main-loop.h"
-#include "qemu/memalign.h"
 #include "qemu/units.h"
 
 #include "ttjournal-int.h"
