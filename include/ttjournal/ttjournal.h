@@ -31,6 +31,7 @@ enum tt_code {
     TT_EINVAL = 7,     /* an argument from a user that makes no sense */
     TT_ECHANGED = 8,   /* the journal was replaced below what was read before */
     TT_EOTHERDISK = 9, /* the disk is not as the journal left it */
+    TT_EINDEX = 10,    /* the index is damaged or another's: forget it */
 };
 
 struct tt_error {
