@@ -246,4 +246,12 @@ int tt_view_pieces(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    uint64_t length, struct tt_piece *ret_pieces, size_t room,
                    size_t *ret_count, struct tt_error *err);
 
+/*
+ * Reads the JOURNAL and ZERO ones of @pieces to where they belong in @buf,
+ * whose first byte is the disk's at @offset.  The others are left alone.
+ */
+int tt_pieces_read(const struct tt_history *h, const struct tt_source *src,
+                   const struct tt_piece *pieces, size_t count, uint64_t offset,
+                   void *buf, struct tt_error *err);
+
 #endif

@@ -223,8 +223,9 @@ static bool is_captured_from(const struct tt_history *h, uint64_t offset,
     while (offset < end) {
         struct tt_extent ext;
 
-        tt_view_lookup(h, 0, offset, end - offset, &ext);
-        if (ext.kind == TT_EXTENT_DISK) {
+        /* an index that is damaged does not say that all is captured */
+        if (tt_view_lookup(h, 0, offset, end - offset, &ext, NULL) < 0 ||
+            ext.kind == TT_EXTENT_DISK) {
             return false;
         }
         offset += ext.length;

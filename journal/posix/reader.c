@@ -429,11 +429,11 @@ static int serve(struct request *q, const struct tt_extent *ext)
     return damaged(q->r, q->v, ext, q->err);
 }
 
-static void lookup(const struct request *q, uint64_t offset, uint64_t end,
-                   struct tt_extent *ret_ext)
+static int lookup(const struct request *q, uint64_t offset, uint64_t end,
+                  struct tt_extent *ret_ext)
 {
-    tt_view_lookup(q->r->history, q->v->moment.seq, offset, end - offset,
-                   ret_ext);
+    return tt_view_lookup(q->r->history, q->v->moment.seq, offset, end - offset,
+                          ret_ext, q->err);
 }
 
 static int first_look(struct request *q)
@@ -445,8 +445,11 @@ static int first_look(struct request *q)
     tt_reader_lock(q->r);
     ret = still_holds(q->r, q->v, q->err);
     for (uint64_t at = q->offset; at < end && ret == 0; at += ext.length) {
-        lookup(q, at, end, &ext);
-        ret = ext.kind == TT_EXTENT_DISK ? add_piece(q, &ext) : serve(q, &ext);
+        ret = lookup(q, at, end, &ext);
+        if (ret == 0) {
+            ret = ext.kind == TT_EXTENT_DISK ? add_piece(q, &ext)
+                                             : serve(q, &ext);
+        }
     }
     tt_reader_unlock(q->r);
     return ret;
@@ -478,7 +481,10 @@ static int second_look_piece(struct request *q, const struct piece *p)
     int ret = 0;
 
     for (uint64_t at = p->offset; at < end && ret == 0; at += ext.length) {
-        lookup(q, at, end, &ext);
+        ret = lookup(q, at, end, &ext);
+        if (ret < 0) {
+            break;
+        }
         if (ext.kind != TT_EXTENT_DISK) {
             ret = serve(q, &ext);
         } else if (p->failed) {
@@ -547,7 +553,7 @@ int tt_reader_extents(struct tt_reader *r, struct tt_view *v, uint64_t offset,
                       uint64_t length, tt_extent_fn *fn, void *opaque,
                       struct tt_error *err)
 {
-    struct request q = { .r = r, .v = v };
+    struct request q = { .r = r, .v = v, .err = err };
     struct tt_extent ext;
     int ret = check_range(v, offset, length, err);
 
@@ -558,8 +564,8 @@ int tt_reader_extents(struct tt_reader *r, struct tt_view *v, uint64_t offset,
     ret = still_holds(r, v, err);
     for (uint64_t at = offset; at < offset + length && ret == 0;
          at += ext.length) {
-        lookup(&q, at, offset + length, &ext);
-        if (!fn(opaque, &ext)) {
+        ret = lookup(&q, at, offset + length, &ext);
+        if (ret < 0 || !fn(opaque, &ext)) {
             break;
         }
     }
