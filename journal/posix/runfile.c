@@ -151,7 +151,7 @@ int tt_write_limited(int fd, const uint8_t *buf, size_t length, uint64_t offset)
     return r;
 }
 
-static int flush(struct tt_run_writer *w)
+static int flush(struct tt_run_output *w)
 {
     int r = 0;
 
@@ -166,7 +166,7 @@ static int flush(struct tt_run_writer *w)
 static int sink_write(void *opaque, uint64_t offset, const void *buf,
                       size_t length)
 {
-    struct tt_run_writer *w = opaque;
+    struct tt_run_output *w = opaque;
 
     for (const uint8_t *p = buf; length > 0;) {
         size_t n = length < BUFFER - w->used ? length : BUFFER - w->used;
@@ -188,14 +188,14 @@ static int sink_write(void *opaque, uint64_t offset, const void *buf,
     return -w->os_errno;
 }
 
-int tt_run_writer_begin(struct tt_run_writer *w, int fd)
+int tt_run_output_begin(struct tt_run_output *w, int fd)
 {
-    *w = (struct tt_run_writer){ .sink = { sink_write, w }, .fd = fd };
+    *w = (struct tt_run_output){ .sink = { sink_write, w }, .fd = fd };
     w->buf = malloc(BUFFER);
     return w->buf ? 0 : -ENOMEM;
 }
 
-int tt_run_writer_end(struct tt_run_writer *w)
+int tt_run_output_end(struct tt_run_output *w)
 {
     int r = flush(w);
 

@@ -22,7 +22,7 @@ void tt_run_file_put(struct tt_run_file *f); /* @f may be NULL */
 struct tt_run *tt_run_file_run(const struct tt_run_file *f);
 
 /* Writes a run to a file. */
-struct tt_run_writer {
+struct tt_run_output {
     struct tt_sink sink; /* for tt_builder_write() and the like */
     int fd;
     int os_errno;    /* of the write that failed, or 0 */
@@ -32,9 +32,9 @@ struct tt_run_writer {
 };
 
 /* -ENOMEM if there is no memory.  Does not take @fd. */
-int tt_run_writer_begin(struct tt_run_writer *w, int fd);
+int tt_run_output_begin(struct tt_run_output *w, int fd);
 /* Writes what is left; 0 or -errno. */
-int tt_run_writer_end(struct tt_run_writer *w);
+int tt_run_output_end(struct tt_run_output *w);
 
 /* Writes all of @buf, also where a limit on files' sizes (RLIMIT_FSIZE) would
  * kill the process: 0 or -errno. */

@@ -134,7 +134,7 @@ static void end(struct extension *x)
 struct output {
     uint8_t id[TT_INDEX_ID_SIZE];
     char name[TT_INDEX_NAME_SIZE];
-    struct tt_run_writer writer;
+    struct tt_run_output writer;
     int fd;
 };
 
@@ -152,7 +152,7 @@ static int output_begin(struct extension *x, struct output *o)
     if (o->fd < 0) {
         return cannot_write(x, -o->fd);
     }
-    if (tt_run_writer_begin(&o->writer, o->fd) < 0) {
+    if (tt_run_output_begin(&o->writer, o->fd) < 0) {
         close(o->fd);
         tt_index_dir_discard(&x->s->dir, o->name);
         return no_memory(x->err);
@@ -168,7 +168,7 @@ static int output_end(struct extension *x, struct output *o, int r,
                       const struct tt_run_info *info, struct tt_run_file **ret)
 {
     char name[TT_INDEX_NAME_SIZE];
-    int e = tt_run_writer_end(&o->writer);
+    int e = tt_run_output_end(&o->writer);
 
     if (e < 0) {
         r = cannot_write(x, -e);

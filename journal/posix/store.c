@@ -46,6 +46,12 @@ static void set_free(struct tt_index_set *set)
     free(set);
 }
 
+struct tt_index_set *tt_index_set_ref(struct tt_index_set *set)
+{
+    atomic_fetch_add(&set->users, 1);
+    return set;
+}
+
 void tt_index_set_put(struct tt_index_set *set)
 {
     if (set && atomic_fetch_sub(&set->users, 1) == 1) {

@@ -32,6 +32,7 @@ void tt_store_close(struct tt_store *s);
 
 /* What is there now, or NULL; to be put back. */
 struct tt_index_set *tt_store_get(struct tt_store *s);
+struct tt_index_set *tt_index_set_ref(struct tt_index_set *set);
 void tt_index_set_put(struct tt_index_set *set); /* @set may be NULL */
 const struct tt_catalog *tt_index_set_catalog(const struct tt_index_set *set);
 struct tt_run *const *tt_index_set_runs(const struct tt_index_set *set,
