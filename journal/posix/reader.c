@@ -215,6 +215,13 @@ const char *tt_reader_disk_problem(const struct tt_reader *r)
     return r->problem;
 }
 
+bool tt_reader_disk_zero(const struct tt_reader *r, uint64_t offset,
+                         uint64_t length, uint64_t *ret_run)
+{
+    *ret_run = length;
+    return r->disk && tt_disk_zero(r->disk, offset, length, ret_run);
+}
+
 /* ---- which history a view is of ---------------------------------------- */
 
 static bool read_frame(struct tt_reader *r, uint64_t offset,
