@@ -371,30 +371,73 @@ static int no_disk(struct tt_reader *r, uint64_t offset, struct tt_error *err)
                    r->file->path, offset, r->problem);
 }
 
-static int damaged(struct tt_reader *r, const struct tt_view *v,
-                   const struct tt_extent *ext, struct tt_error *err)
+/* The damage that the record @seq was lost to, or NULL. */
+static const struct tt_damage *find_damage(struct tt_reader *r, uint64_t seq)
 {
     size_t count;
     const struct tt_damage *d = tt_history_damages(r->history, &count);
 
     for (size_t i = 0; i < count; i++) {
-        if (d[i].first_seq <= ext->record_seq &&
-            ext->record_seq <= d[i].last_seq) {
-            return tt_fail(
-                err, TT_EDAMAGED, EIO,
-                "%s: what the disk held at %" PRIu64 " (+%" PRIu64
-                ") up to sequence number %" PRIu64 " cannot be "
-                "known: the journal is damaged at %" PRIu64 " (+%" PRIu64
-                "), where the records %" PRIu64 " to %" PRIu64 " were",
-                r->file->path, ext->offset, ext->length, v->moment.seq,
-                d[i].offset, d[i].length, d[i].first_seq, d[i].last_seq);
+        if (d[i].first_seq <= seq && seq <= d[i].last_seq) {
+            return &d[i];
         }
     }
-    return tt_fail(err, TT_EDAMAGED, EIO,
-                   "%s: what the disk held at %" PRIu64 " (+%" PRIu64 ") up to "
-                   "sequence number %" PRIu64 " cannot be known: the journal "
-                   "is damaged (see ttjournal verify)",
-                   r->file->path, ext->offset, ext->length, v->moment.seq);
+    return NULL;
+}
+
+/* Puts the segment that @offset lies in behind a message. */
+static int in_segment(struct tt_reader *r, int ret, uint64_t offset,
+                      struct tt_error *err)
+{
+    const struct tt_super *super = tt_history_super(r->history);
+    struct tt_error e;
+
+    if (ret == -TT_EDAMAGED && err && offset >= super->segments_offset) {
+        e = *err;
+        tt_fail(err, e.code, e.os_errno, "%s (in segment %" PRIu64 ")",
+                e.message,
+                (offset - super->segments_offset) / super->segment_size);
+    }
+    return ret;
+}
+
+static int damaged(struct tt_reader *r, const struct tt_view *v,
+                   const struct tt_extent *ext, struct tt_error *err)
+{
+    const struct tt_damage *d = find_damage(r, ext->record_seq);
+    int ret;
+
+    if (!d) {
+        return tt_fail(err, TT_EDAMAGED, EIO,
+                       "%s: what the disk held at %" PRIu64 " (+%" PRIu64
+                       ") up to sequence number %" PRIu64 " cannot be known: "
+                       "the journal is damaged (see ttjournal verify)",
+                       r->file->path, ext->offset, ext->length, v->moment.seq);
+    }
+    ret = tt_fail(err, TT_EDAMAGED, EIO,
+                  "%s: what the disk held at %" PRIu64 " (+%" PRIu64
+                  ") up to sequence number %" PRIu64 " cannot be known: the "
+                  "journal is damaged at %" PRIu64 " (+%" PRIu64
+                  "), where the records %" PRIu64 " to %" PRIu64 " were",
+                  r->file->path, ext->offset, ext->length, v->moment.seq,
+                  d->offset, d->length, d->first_seq, d->last_seq);
+    return in_segment(r, ret, d->offset, err);
+}
+
+/* What of @ext is in the journal; a record known from a footer was damaged. */
+static int read_extent(struct request *q, const struct tt_extent *ext,
+                       uint8_t *to)
+{
+    const struct tt_damage *d;
+    uint64_t where = ext->frame_offset;
+    int ret = tt_extent_read(q->r->history, &q->r->file->source, ext,
+                             ext->offset, ext->length, to, q->err);
+
+    if (ret < 0 && !where) {
+        d = find_damage(q->r, ext->record_seq);
+        where = d ? d->offset : 0;
+    }
+    return in_segment(q->r, ret, where, q->err);
 }
 
 static int add_piece(struct request *q, const struct tt_extent *ext)
@@ -427,8 +470,7 @@ static int serve(struct request *q, const struct tt_extent *ext)
         memset(to, 0, ext->length);
         return 0;
     case TT_EXTENT_JOURNAL:
-        return tt_extent_read(q->r->history, &q->r->file->source, ext,
-                              ext->offset, ext->length, to, q->err);
+        return read_extent(q, ext, to);
     case TT_EXTENT_DISK:
     case TT_EXTENT_DAMAGED:
         break;
