@@ -175,6 +175,7 @@ struct stored {
     uint64_t disk_offset, disk_length;
     uint64_t payload; /* in the journal */
     const tt_le64 *checksums;
+    uint64_t segment;
 };
 
 static int fail_at(const struct stored *s, uint64_t at, uint64_t disk_offset,
@@ -183,11 +184,12 @@ static int fail_at(const struct stored *s, uint64_t at, uint64_t disk_offset,
     char time[TT_TIME_SIZE];
 
     return tt_fail(err, TT_EDAMAGED, EIO,
-                   "the journal is damaged at %" PRIu64 ": what record %" PRIu64
+                   "the journal is damaged at %" PRIu64 " in segment %" PRIu64
+                   ": what record %" PRIu64
                    " (%s) wrote to the disk at %" PRIu64 " (+%" PRIu64
                    ") does not fit its checksum",
-                   at, s->seq, tt_time_format(s->time, time), disk_offset,
-                   length);
+                   at, s->segment, s->seq, tt_time_format(s->time, time),
+                   disk_offset, length);
 }
 
 static int read_source(const struct tt_source *src, uint64_t offset, void *buf,
@@ -325,18 +327,21 @@ static int find_record(const struct tt_history *h, const struct tt_source *src,
             tt_time_format(t, time);
         }
         return tt_fail(err, TT_EDAMAGED, EIO,
-                       "the journal is damaged at %" PRIu64 ": the frame that "
-                       "lay there, with record %" PRIu64 " (%s) of the disk "
-                       "at %" PRIu64 " (+%" PRIu64 "), is not whole",
-                       ext->frame_offset, ext->record_seq, time, ext->offset,
-                       ext->length);
+                       "the journal is damaged at %" PRIu64
+                       " in segment %" PRIu64 ": the frame that lay there, "
+                       "with record %" PRIu64 " (%s) of the disk at %" PRIu64
+                       " (+%" PRIu64 "), is not whole",
+                       ext->frame_offset,
+                       tt_segment_at(&h->super, ext->frame_offset),
+                       ext->record_seq, time, ext->offset, ext->length);
     }
     *s = (struct stored){ r.seq,
                           r.time,
                           r.disk_offset,
                           r.disk_length,
                           f.offset + r.payload_offset,
-                          r.checksums };
+                          r.checksums,
+                          f.segment };
     return 0;
 }
 
@@ -350,8 +355,13 @@ static int find_salvaged(const struct tt_history *h,
         return tt_fail(err, TT_EINVAL, EINVAL,
                        "no such extent of record %" PRIu64, ext->record_seq);
     }
-    *s = (struct stored){ r->seq,         r->time,    r->disk_offset,
-                          r->disk_length, r->payload, r->checksums };
+    *s = (struct stored){ r->seq,
+                          r->time,
+                          r->disk_offset,
+                          r->disk_length,
+                          r->payload,
+                          r->checksums,
+                          tt_segment_at(&h->super, r->payload) };
     return 0;
 }
 

@@ -39,11 +39,24 @@
 #include "file.h"
 #include "reader.h"
 
+/* How many frames that are not durable are passed to find one that is */
+#define BACK_MAX 64
+
 struct tt_reader {
     pthread_rwlock_t lock;
     struct tt_file *file;        /* its size: protected by lock */
     struct tt_history *history;  /* protected by lock */
     _Atomic uint64_t generation; /* written with the lock held for writing */
+
+    /*
+     * What was known to be durable can only be missing from a journal that was
+     * cut short or exchanged for another: then pre-images are missing, too, and
+     * the live disk does not fit what is left.
+     */
+    uint64_t durable_seq; /* protected by lock, like what follows */
+    bool has_durable_frame;
+    uint64_t durable_offset, durable_chain; /* of a frame up to there */
+    _Atomic bool cut; /* written with the lock held for writing */
 
     struct tt_disk *disk; /* set at open, NULL if there is none */
     char problem[TT_PROBLEM_SIZE];
@@ -82,6 +95,63 @@ static int named(const struct tt_reader *r, int ret, struct tt_error *err)
     return ret;
 }
 
+static bool read_frame(struct tt_reader *r, uint64_t offset,
+                       struct tt_frame *ret_frame)
+{
+    uint8_t head[TT_HEAD_MAX];
+
+    return tt_frame_read(tt_history_super(r->history), &r->file->source, offset,
+                         head, ret_frame, NULL) > 0;
+}
+
+/*
+ * Goes one frame back.  False if that one is not whole or not the one that *f
+ * followed (damage), or if *f is the first.
+ */
+static bool step_back(struct tt_reader *r, struct tt_frame *f)
+{
+    struct tt_frame prev;
+
+    if (!f->prev_offset || f->prev_offset >= f->offset ||
+        !read_frame(r, f->prev_offset, &prev) || prev.own_chain != f->chain) {
+        return false;
+    }
+    *f = prev;
+    return true;
+}
+
+/* Remembers what is durable, by a frame near its end. */
+static void note_durable(struct tt_reader *r)
+{
+    const struct tt_scan *end = tt_history_end(r->history);
+    struct tt_frame f = end->last;
+
+    r->durable_seq = end->durable_seq;
+    for (int i = 0; i < BACK_MAX && !end->empty; i++) {
+        if (tt_frame_last_seq(&f) <= end->durable_seq) {
+            r->has_durable_frame = true;
+            r->durable_offset = f.offset;
+            r->durable_chain = f.own_chain;
+            break;
+        }
+        if (!step_back(r, &f)) {
+            break;
+        }
+    }
+}
+
+/* Is what was durable still there? */
+static bool keeps_durable(struct tt_reader *r)
+{
+    struct tt_frame f;
+
+    if (tt_history_end(r->history)->last_seq < r->durable_seq) {
+        return false;
+    }
+    return !r->has_durable_frame || (read_frame(r, r->durable_offset, &f) &&
+                                     f.own_chain == r->durable_chain);
+}
+
 static int load(struct tt_reader *r, struct tt_error *err)
 {
     struct tt_history *fresh = tt_history_new();
@@ -98,6 +168,7 @@ static int load(struct tt_reader *r, struct tt_error *err)
     tt_history_free(r->history);
     r->history = fresh;
     atomic_fetch_add(&r->generation, 1);
+    atomic_store(&r->cut, !keeps_durable(r));
     return 0;
 }
 
@@ -116,6 +187,7 @@ int tt_reader_open(const char *path, const char *disk,
         ret = named(r, load(r, err), err);
     }
     if (ret == 0) {
+        note_durable(r);
         ret = tt_attach_disk(r, disk, &r->disk, r->problem, err);
     }
     if (ret < 0) {
@@ -163,6 +235,7 @@ static int peek(struct tt_reader *r, bool *ret_grown, struct tt_error *err)
     }
     ret = tt_scan_follow(tt_history_super(r->history), &file.source, &ops,
                          &scan, err);
+    *ret_grown |= file.source.size != r->file->source.size;
     return *ret_grown ? 0 : ret;
 }
 
@@ -174,7 +247,14 @@ static int take_in(struct tt_reader *r, struct tt_error *err)
     if (ret == 0) {
         ret = tt_history_refresh(r->history, &r->file->source, &grown, err);
     }
-    return ret == -TT_ECHANGED ? load(r, err) : ret;
+    if (ret == -TT_ECHANGED) {
+        ret = load(r, err);
+    }
+    if (ret == 0 && (!r->cut || keeps_durable(r))) {
+        r->cut = false;
+        note_durable(r);
+    }
+    return ret;
 }
 
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err)
@@ -219,35 +299,10 @@ bool tt_reader_disk_zero(const struct tt_reader *r, uint64_t offset,
                          uint64_t length, uint64_t *ret_run)
 {
     *ret_run = length;
-    return r->disk && tt_disk_zero(r->disk, offset, length, ret_run);
+    return r->disk && !r->cut && tt_disk_zero(r->disk, offset, length, ret_run);
 }
 
 /* ---- which history a view is of ---------------------------------------- */
-
-static bool read_frame(struct tt_reader *r, uint64_t offset,
-                       struct tt_frame *ret_frame)
-{
-    uint8_t head[TT_HEAD_MAX];
-
-    return tt_frame_read(tt_history_super(r->history), &r->file->source, offset,
-                         head, ret_frame, NULL) > 0;
-}
-
-/*
- * Goes one frame back.  False if that one is not whole or not the one that *f
- * followed (damage), or if *f is the first.
- */
-static bool step_back(struct tt_reader *r, struct tt_frame *f)
-{
-    struct tt_frame prev;
-
-    if (!f->prev_offset || f->prev_offset >= f->offset ||
-        !read_frame(r, f->prev_offset, &prev) || prev.own_chain != f->chain) {
-        return false;
-    }
-    *f = prev;
-    return true;
-}
 
 /*
  * Finds the frame that @v hangs on: of a durable view the last durable frame,
@@ -368,7 +423,10 @@ static int no_disk(struct tt_reader *r, uint64_t offset, struct tt_error *err)
     return tt_fail(err, TT_ENODISK, ENXIO,
                    "%s: the block at %" PRIu64 " was never overwritten and is "
                    "only on the live disk: %s",
-                   r->file->path, offset, r->problem);
+                   r->file->path, offset,
+                   r->cut ? "but the journal was cut short or replaced since "
+                            "it was opened, and the disk no longer fits it"
+                          : r->problem);
 }
 
 /* The damage that the record @seq was lost to, or NULL. */
@@ -385,27 +443,12 @@ static const struct tt_damage *find_damage(struct tt_reader *r, uint64_t seq)
     return NULL;
 }
 
-/* Puts the segment that @offset lies in behind a message. */
-static int in_segment(struct tt_reader *r, int ret, uint64_t offset,
-                      struct tt_error *err)
-{
-    const struct tt_super *super = tt_history_super(r->history);
-    struct tt_error e;
-
-    if (ret == -TT_EDAMAGED && err && offset >= super->segments_offset) {
-        e = *err;
-        tt_fail(err, e.code, e.os_errno, "%s (in segment %" PRIu64 ")",
-                e.message,
-                (offset - super->segments_offset) / super->segment_size);
-    }
-    return ret;
-}
-
 static int damaged(struct tt_reader *r, const struct tt_view *v,
                    const struct tt_extent *ext, struct tt_error *err)
 {
+    const struct tt_super *super = tt_history_super(r->history);
     const struct tt_damage *d = find_damage(r, ext->record_seq);
-    int ret;
+    uint64_t first, last;
 
     if (!d) {
         return tt_fail(err, TT_EDAMAGED, EIO,
@@ -414,35 +457,22 @@ static int damaged(struct tt_reader *r, const struct tt_view *v,
                        "the journal is damaged (see ttjournal verify)",
                        r->file->path, ext->offset, ext->length, v->moment.seq);
     }
-    ret = tt_fail(err, TT_EDAMAGED, EIO,
-                  "%s: what the disk held at %" PRIu64 " (+%" PRIu64
-                  ") up to sequence number %" PRIu64 " cannot be known: the "
-                  "journal is damaged at %" PRIu64 " (+%" PRIu64
-                  "), where the records %" PRIu64 " to %" PRIu64 " were",
-                  r->file->path, ext->offset, ext->length, v->moment.seq,
-                  d->offset, d->length, d->first_seq, d->last_seq);
-    return in_segment(r, ret, d->offset, err);
-}
-
-/* What of @ext is in the journal; a record known from a footer was damaged. */
-static int read_extent(struct request *q, const struct tt_extent *ext,
-                       uint8_t *to)
-{
-    const struct tt_damage *d;
-    uint64_t where = ext->frame_offset;
-    int ret = tt_extent_read(q->r->history, &q->r->file->source, ext,
-                             ext->offset, ext->length, to, q->err);
-
-    if (ret < 0 && !where) {
-        d = find_damage(q->r, ext->record_seq);
-        where = d ? d->offset : 0;
-    }
-    return in_segment(q->r, ret, where, q->err);
+    first = tt_segment_at(super, d->offset);
+    last = tt_segment_at(super, d->offset + (d->length ? d->length - 1 : 0));
+    return tt_fail(err, TT_EDAMAGED, EIO,
+                   "%s: what the disk held at %" PRIu64 " (+%" PRIu64
+                   ") up to sequence number %" PRIu64 " cannot be known: the "
+                   "journal is damaged at %" PRIu64 " (+%" PRIu64
+                   ") in segment %" PRIu64 "%s%.0" PRIu64 ", where the records "
+                   "%" PRIu64 " to %" PRIu64 " were",
+                   r->file->path, ext->offset, ext->length, v->moment.seq,
+                   d->offset, d->length, first, last > first ? " to " : "",
+                   last > first ? last : 0, d->first_seq, d->last_seq);
 }
 
 static int add_piece(struct request *q, const struct tt_extent *ext)
 {
-    if (!q->r->disk) {
+    if (!q->r->disk || q->r->cut) {
         return no_disk(q->r, ext->offset, q->err);
     }
     if (q->count == q->room) {
@@ -470,7 +500,8 @@ static int serve(struct request *q, const struct tt_extent *ext)
         memset(to, 0, ext->length);
         return 0;
     case TT_EXTENT_JOURNAL:
-        return read_extent(q, ext, to);
+        return tt_extent_read(q->r->history, &q->r->file->source, ext,
+                              ext->offset, ext->length, to, q->err);
     case TT_EXTENT_DISK:
     case TT_EXTENT_DAMAGED:
         break;
@@ -530,6 +561,8 @@ static int second_look_piece(struct request *q, const struct piece *p)
         lookup(q, at, end, &ext);
         if (ext.kind != TT_EXTENT_DISK) {
             ret = serve(q, &ext);
+        } else if (q->r->cut) {
+            ret = no_disk(q->r, ext.offset, q->err);
         } else if (p->failed) {
             if (q->err) {
                 *q->err = q->disk_err;
@@ -633,7 +666,7 @@ int tt_reader_check(struct tt_reader *r, struct tt_view *v,
     struct tt_extent found = { 0 };
     int ret;
 
-    if (r->disk) {
+    if (r->disk && !r->cut) {
         return 0;
     }
     ret = tt_reader_extents(r, v, 0, v->size, find_disk_extent, &found, err);
