@@ -3,7 +3,8 @@
  *
  *   config.c    parameters, machines and folders: which disks there are
  *   exports.c   names: which moment of which disk does a client ask for?
- *   journal.c   a disk's journal
+ *   journal.c   a disk's journal; only this and map.c ask the library
+ *   map.c       extents, and what changed
  *   ttview.c    NBD
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
