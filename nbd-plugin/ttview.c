@@ -27,12 +27,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "pool.h"
 #include "ttview.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
-
-/* What a cache request reads at once */
-#define CACHE_STEP (256u * 1024)
 
 /* -D ttview.lookup=1: shows which extents answer a read */
 NBDKIT_DLL_PUBLIC int ttview_debug_lookup = 0;
@@ -44,7 +42,8 @@ static struct serving serving;
 struct handle {
     struct served *disk;
     struct state state;
-    char *others; /* where the other disks of the machine are */
+    char *others;     /* where the other disks of the machine are */
+    atomic_bool cold; /* the last long read had to wait for the medium */
 };
 
 int64_t now_ns(void)
@@ -247,6 +246,7 @@ static int ttview_after_fork(void)
     pthread_condattr_t attr;
     int ret;
 
+    pool_start();
     if (serving.single) {
         return 0; /* nothing is opened any more */
     }
@@ -265,6 +265,7 @@ static int ttview_after_fork(void)
 
 static void ttview_cleanup(void)
 {
+    pool_end();
     if (!follower.running) {
         return;
     }
@@ -414,40 +415,21 @@ static int ttview_pread(void *handle, void *buf, uint32_t count,
     if (ttview_debug_lookup) {
         state_debug(&h->state, offset, count);
     }
-    if (state_read(&h->state, offset, buf, count, &err) < 0) {
+    if (pool_read(&h->state, &h->cold, offset, buf, count, &err) < 0) {
         report(&err, err.code == TT_ENOMEM ? ENOMEM : EIO);
         return -1;
     }
     return 0;
 }
 
-/*
- * Reads it to nowhere: afterwards the system has it in its cache.  What cannot
- * be read is found out by who reads it.
- */
+/* What cannot be read is found out by who reads it. */
 static int ttview_cache(void *handle, uint32_t count, uint64_t offset,
                         uint32_t flags)
 {
     struct handle *h = handle;
-    char *buf = malloc(CACHE_STEP);
 
     (void)flags;
-    if (!buf) {
-        nbdkit_error("out of memory");
-        nbdkit_set_error(ENOMEM);
-        return -1;
-    }
-    while (count) {
-        uint32_t step = count < CACHE_STEP ? count : CACHE_STEP;
-        struct tt_error err;
-
-        if (state_read(&h->state, offset, buf, step, &err) < 0) {
-            nbdkit_debug("cannot cache: %s", err.message);
-        }
-        offset += step;
-        count -= step;
-    }
-    free(buf);
+    pool_prefetch(&h->state, offset, count);
     return 0;
 }
 
