@@ -574,11 +574,26 @@ static void list_machine_marks(struct lister *l)
     g_hash_table_destroy(l->marks);
 }
 
+/* Clients stop at a name that is listed and cannot be opened. */
+static int usable_journal(struct served *s, struct journal **ret,
+                          struct tt_error *err)
+{
+    int r = fresh_journal(s, ret, err);
+
+    if (r == 0) {
+        r = journal_usable(*ret, err);
+        if (r < 0) {
+            journal_unref(*ret);
+        }
+    }
+    return r;
+}
+
 static int list_disk(struct lister *l, struct tt_error *err)
 {
     char *fallback = fallback_time(l->disk);
     struct journal *j;
-    int ret = fresh_journal(l->disk, &j, err);
+    int ret = usable_journal(l->disk, &j, err);
 
     if (ret == 0) {
         if (strcmp(fallback, "latest")) {

@@ -151,6 +151,15 @@ static int check_disk(struct journal *j, struct tt_view *v,
     return ret;
 }
 
+/* A block that was never captured is missing in all views alike. */
+int journal_usable(struct journal *j, struct tt_error *err)
+{
+    struct tt_view v;
+    int ret = tt_reader_bind(j->reader, "latest", NULL, 0, &v, err);
+
+    return ret < 0 ? ret : check_disk(j, &v, err);
+}
+
 static void note_kind(struct journal *j, const char *text,
                       const struct tt_view *v, struct state *s)
 {

@@ -26,6 +26,9 @@ bool journal_replaced(const struct journal *j);
 /* One line that the user should know of the live disk, or "". */
 const char *journal_warning(const struct journal *j);
 
+/* -TT_ENODISK if its views need the live disk and there is none. */
+int journal_usable(struct journal *j, struct tt_error *err);
+
 /* Takes in what was appended since. */
 int journal_refresh(struct journal *j, struct tt_error *err);
 /* The same for a thread that does so all the time: a failure is logged once. */
