@@ -632,6 +632,31 @@ START_TEST(one_at_a_time)
 }
 END_TEST
 
+/* Many small runs become few. */
+START_TEST(runs_are_merged)
+{
+    struct world w;
+    struct tt_error err;
+    unsigned merged = 0;
+
+    world_begin(&w, 13, 5);
+    for (unsigned i = 0; i < 12; i++) {
+        struct tt_store_work work = { 0 };
+
+        record(&w, 1);
+        ck_assert_msg(extend(&w, &work, &err) == 0, "%s", err.message);
+        merged += work.runs_merged;
+        ck_assert_uint_eq(each_file(&w, "new-", NULL, NULL), 0);
+        if (i % 4 == 3) {
+            check_views(&w);
+        }
+    }
+    ck_assert_uint_ge(merged, 8);
+    ck_assert_uint_lt(each_file(&w, "run-", NULL, NULL), 8);
+    world_end(&w);
+}
+END_TEST
+
 /* ---- threads ----------------------------------------------------------- */
 
 struct thread {
@@ -726,6 +751,7 @@ int main(void)
                                  &foreign_index,
                                  &no_room,
                                  &one_at_a_time,
+                                 &runs_are_merged,
                                  &threads,
                                  NULL,
                              });
