@@ -38,6 +38,7 @@ const char config_help[] =
     "at=<TIME>          The moment of the default export (default latest).\n"
     "single=<EXPORT>    Serve this [NAME@]TIME and refuse every other name.\n"
     "disk=<PATH|URI>    The live disk, if not as recorded.\n"
+    "index=<DIR>        Where indexes are kept (default beside journals).\n"
     "tz=<ZONE>          The zone of times that are given without one.\n"
     "name=<NAME>        The journal's name in NAME@TIME (default FILE).\n";
 
@@ -53,6 +54,7 @@ struct setting {
 static GPtrArray *settings; /* of struct setting */
 static char *tz;
 static char *early_disk, *early_name; /* given before any of them */
+static char *index_folder;
 
 /* ---- one parameter -------------------------------------------------------- */
 
@@ -188,11 +190,14 @@ int config_set(struct serving *all, const char *key, const char *value)
     if (!strcmp(key, "single")) {
         return set_once(key, &all->single, copy(value));
     }
+    if (!strcmp(key, "index")) {
+        return set_once(key, &index_folder, nbdkit_absolute_path(value));
+    }
     if (!strcmp(key, "tz")) {
         return set_once(key, &tz, copy(value));
     }
     nbdkit_error("unknown parameter %s=: there are journal=, machine=, dir=, "
-                 "at=, single=, disk=, tz= and name=",
+                 "at=, single=, disk=, index=, tz= and name=",
                  key);
     return -1;
 }
@@ -562,6 +567,7 @@ int config_complete(struct serving *all)
     if (!all->at && !(all->at = copy("latest"))) {
         return -1;
     }
+    journal_set_index(index_folder);
     pthread_mutex_init(&all->lock, NULL);
     all->disks = g_ptr_array_new_with_free_func(free_disk);
     all->machines = g_ptr_array_new_with_free_func(free_machine);
@@ -587,6 +593,7 @@ void config_free(struct serving *all)
         g_ptr_array_unref(settings);
     }
     free(tz);
+    free(index_folder);
     free(early_disk);
     free(early_name);
 }

@@ -41,13 +41,21 @@ static bool same_file(const struct file_id *a, const struct file_id *b)
     return a->dev == b->dev && a->ino == b->ino && a->rdev == b->rdev;
 }
 
+static const char *index_folder;
+
+void journal_set_index(const char *folder)
+{
+    index_folder = folder;
+}
+
 /* The file that was opened is known only if it did not change meanwhile. */
 static int open_same(struct journal *j, const char *disk, bool *ret_same,
                      struct tt_error *err)
 {
+    struct tt_reader_options options = { .disk = disk, .index = index_folder };
     struct file_id after;
     bool there = file_id(j->path, &j->id);
-    int ret = tt_reader_open(j->path, disk, &j->reader, err);
+    int ret = tt_reader_open_with(j->path, &options, &j->reader, err);
 
     if (ret < 0) {
         return ret;
@@ -115,6 +123,11 @@ const char *journal_warning(const struct journal *j)
     return tt_reader_disk(j->reader) ? tt_reader_disk_problem(j->reader) : "";
 }
 
+char *journal_index_note(struct journal *j)
+{
+    return tt_reader_index_note(j->reader);
+}
+
 int journal_refresh(struct journal *j, struct tt_error *err)
 {
     return tt_reader_refresh(j->reader, err);
@@ -124,7 +137,7 @@ void journal_follow(struct journal *j)
 {
     struct tt_error err;
 
-    if (tt_reader_refresh(j->reader, &err) == 0) {
+    if (tt_reader_follow(j->reader, &err) == 0) {
         free(j->failure);
         j->failure = NULL;
     } else if (!j->failure || strcmp(j->failure, err.message)) {

@@ -16,6 +16,9 @@
  */
 struct journal;
 
+/* Where indexes are kept, or NULL: where tt_reader_options says. */
+void journal_set_index(const char *folder);
+
 int journal_open(const char *path, const char *disk, struct journal **ret,
                  struct tt_error *err);
 struct journal *journal_ref(struct journal *j);
@@ -25,6 +28,8 @@ void journal_unref(struct journal *j); /* may be NULL */
 bool journal_replaced(const struct journal *j);
 /* One line that the user should know of the live disk, or "". */
 const char *journal_warning(const struct journal *j);
+/* One line if the index is not where a user expects it, or ""; free() it. */
+char *journal_index_note(struct journal *j);
 
 /* -TT_ENODISK if its views need the live disk and there is none. */
 int journal_usable(struct journal *j, struct tt_error *err);

@@ -98,7 +98,8 @@ static void ttview_dump_plugin(void)
     printf("ttview_format_version=%d\n", TT_FORMAT_VERSION);
     printf("ttview_time_forms=latest seq:N mark:NAME RFC3339 "
            "@SECONDS[.FRACTION] -DURATION\n");
-    printf("ttview_parameters=journal machine dir at single disk tz name\n");
+    printf(
+        "ttview_parameters=journal machine dir at single disk index tz name\n");
 #ifdef HAVE_LIBNBD
     printf("ttview_disk_uri=yes\n");
 #else
@@ -111,6 +112,7 @@ static void ttview_dump_plugin(void)
 static int open_journal(struct served *s, struct tt_error *err)
 {
     struct journal *j;
+    char *note;
     int ret = served_journal(s, &j, err);
 
     if (ret < 0) {
@@ -119,6 +121,11 @@ static int open_journal(struct served *s, struct tt_error *err)
     if (journal_warning(j)[0]) {
         warn("%s", journal_warning(j));
     }
+    note = journal_index_note(j);
+    if (note && note[0]) {
+        warn("%s", note);
+    }
+    free(note);
     journal_unref(j);
     return 0;
 }
