@@ -98,7 +98,8 @@ static void ttview_dump_plugin(void)
     printf("ttview_format_version=%d\n", TT_FORMAT_VERSION);
     printf("ttview_time_forms=latest seq:N mark:NAME RFC3339 "
            "@SECONDS[.FRACTION] -DURATION\n");
-    printf("ttview_parameters=journal machine dir at single disk tz name\n");
+    printf(
+        "ttview_parameters=journal machine dir at single disk index tz name\n");
 #ifdef HAVE_LIBNBD
     printf("ttview_disk_uri=yes\n");
 #else
