@@ -55,7 +55,7 @@ struct gather {
     uint64_t checkpoint;     /* frame of the newest one */
     uint64_t damaged_to;     /* last sequence that is missing, or 0 */
     uint64_t checkpoint_seq; /* of the newest one */
-    size_t damage_room, redo_room, sample_room;
+    size_t damage_room, redo_room, sample_room, size_room;
     struct tt_blocks *covered; /* ranges with something newer */
 };
 
@@ -684,8 +684,15 @@ static int add_redo(struct gather *g, const struct tt_redo *from,
 static int redo_resize(struct gather *g, const struct tt_redo *from)
 {
     uint64_t old = from->disk_offset, size = from->disk_length;
+    struct tt_recovery *r = g->r;
 
-    g->r->resized = true;
+    r->resized = true;
+    if (!append_to(&r->sizes, &r->size_count, &g->size_room, sizeof(old),
+                   &old) ||
+        !append_to(&r->sizes, &r->size_count, &g->size_room, sizeof(size),
+                   &size)) {
+        return no_memory(g);
+    }
     if (size > old) {
         return add_redo(g, from, old, size - old, TT_KIND_ZERO);
     }
@@ -946,6 +953,7 @@ void tt_recovery_clear(struct tt_recovery *r)
     free(r->redos);
     free(r->samples);
     free(r->damages);
+    free(r->sizes);
     tt_blocks_free(r->captured);
     tt_blocks_free(r->unmapped);
     memset(r, 0, sizeof(*r));

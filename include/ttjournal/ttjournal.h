@@ -477,6 +477,8 @@ struct tt_recovery {
     uint64_t map_prev;          /* newest CHECKPOINT with a part of the map */
     uint32_t map_links;         /* how many make up the map */
     bool resized;               /* a RESIZE above level_seq is to be redone */
+    uint64_t *sizes;            /* before and after each of these */
+    size_t size_count;
     /*
      * A GAP that nothing closes, or 0.  What the disk holds is unknown then:
      * there are no samples, and all blocks count as captured.

@@ -213,6 +213,49 @@ START_TEST(gaps_have_no_samples)
 }
 END_TEST
 
+static bool is_size(const struct tt_recovery *r, uint64_t size)
+{
+    struct tt_error err = { 0 };
+    bool shrunk;
+    int ret = tt_prove_size(r, size, &shrunk, &err);
+
+    ck_assert(!shrunk);
+    ck_assert(ret == 0 || (err.code == TT_EOTHERDISK && strlen(err.message)));
+    return ret == 0;
+}
+
+/* A RESIZE to be redone excuses the sizes that it names, and no other. */
+START_TEST(sizes_are_named)
+{
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 9);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_resize(&u.sw, 40960));
+    OK(&u.sw, sw_flush(&u.sw));
+    recover(&u, &r);
+    ck_assert(!r.resized);
+    ck_assert(is_size(&r, 40960));
+    ck_assert(!is_size(&r, SIM_DISK_MAX));
+    ck_assert(!is_size(&r, 40960 + 512));
+    tt_recovery_clear(&r);
+    OK(&u.sw, sw_resize(&u.sw, 45056));
+    OK(&u.sw, sw_resize(&u.sw, 53248));
+    recover(&u, &r);
+    ck_assert(r.resized);
+    ck_assert(is_size(&r, 40960));
+    ck_assert(is_size(&r, 45056));
+    ck_assert(is_size(&r, 53248));
+    ck_assert(!is_size(&r, SIM_DISK_MAX));
+    ck_assert(!is_size(&r, 40960 - 512));
+    ck_assert(!is_size(&r, 49152));
+    ck_assert(!is_size(&r, 0));
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
 /*
  * A redo is what the record wrote, also where newer ones left only a part of
  * it; and what is damaged is not redone, but the rest of the record is.
@@ -383,6 +426,7 @@ int main(void)
                                    &newest_only_and_complete,
                                    &samples_tell_the_disk,
                                    &gaps_have_no_samples,
+                                   &sizes_are_named,
                                    &redo_is_checked,
                                    &takes_time_by_the_tail,
                                    &map_with_a_hole,
