@@ -6,6 +6,10 @@
  * in doubt that has no version must not be taken from the live disk, for any
  * moment: it may have been overwritten without having been captured.
  *
+ * A GAP whose append has failed may be whole all the same, and be history after
+ * a crash.  Its writer knew the gap to be open, so it is no end of one: only
+ * what the same session appended behind it proves that it knew better.
+ *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
@@ -118,11 +122,30 @@ int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
         }
     }
     h->gap_more = rec->flags & TT_RECORD_MORE;
+    if (h->gap_frame != f->offset) {
+        h->gap_frame = f->offset;
+        h->gap_session = f->session;
+        h->gap_first = h->gaps_count - 1;
+    }
     h->gaps_changed = true;
     if (!ok || !add_ranges(h, &g, body)) {
         return tt_fail(h->err, TT_ENOMEM, ENOMEM, "out of memory");
     }
     return 0;
+}
+
+void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f)
+{
+    if (h->gap_frame && f->prev_offset == h->gap_frame &&
+        f->session == h->gap_session) {
+        size_t end = h->gaps_count - h->gap_more;
+
+        for (size_t i = h->gap_first; i < end; i++) {
+            h->gaps[i].followed = true;
+            h->gaps_changed = true;
+        }
+    }
+    h->gap_frame = 0;
 }
 
 const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
@@ -134,7 +157,7 @@ const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
         if (later->seq <= g->seq) {
             break;
         }
-        if (later->opens_seq == g->seq) {
+        if (later->opens_seq == g->seq && later->followed) {
             return later;
         }
     }

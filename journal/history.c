@@ -362,6 +362,7 @@ static int take_frame(void *opaque, const struct tt_frame *f,
     struct tt_record rec;
     int ret = take_header(h, f);
 
+    tt_history_gap_followed(h, f);
     if (h->undurable_count &&
         h->undurable[h->undurable_count - 1] <= f->durable_seq) {
         h->undurable_count = 0;

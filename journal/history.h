@@ -111,6 +111,9 @@ struct tt_history {
     uint64_t last_segment; /* of the last frame */
     bool after_damage;     /* no frame since the last damage */
     bool gap_more;         /* the next GAP continues the last one */
+    uint64_t gap_frame;    /* the frame before, if it has a GAP, or 0 */
+    uint64_t gap_session;  /* of that frame */
+    size_t gap_first;      /* its first in gaps */
     bool gaps_changed;     /* doubts does not hold all gap_ranges yet */
 
     /* Set while frames are taken in */
@@ -140,7 +143,12 @@ size_t tt_history_times_after(const struct tt_history *h, uint64_t seq);
 int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
                    const struct tt_record *rec);
 bool tt_history_gaps_settle(struct tt_history *h); /* false: out of memory */
-/* The GAP that closes @g, or NULL. */
+/* Before the records of each frame: has the writer of a GAP gone on? */
+void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f);
+/*
+ * The GAP that closes @g, or NULL.  One that nothing of its own session
+ * follows closes none: its append may have failed, and the gap gone on.
+ */
 const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
                                            const struct tt_gap *g);
 

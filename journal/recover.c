@@ -55,6 +55,9 @@ struct gather {
     uint64_t checkpoint;     /* frame of the newest one */
     uint64_t damaged_to;     /* last sequence that is missing, or 0 */
     uint64_t checkpoint_seq; /* of the newest one */
+    struct {
+        uint64_t frame, session; /* 0: the frame before has none */
+    } closer;                    /* of the open gap; see see_closer() */
     size_t damage_room, redo_room, sample_room, size_room;
     struct tt_blocks *covered; /* ranges with something newer */
 };
@@ -313,11 +316,14 @@ static int see_gap(struct gather *g, const struct tt_frame *f,
     }
     r->clean = false;
     if (get_gap(body, rec->payload_length, &gap)) {
-        if (tt_get64(gap.opens_seq) == r->open_gap) {
-            r->open_gap = 0;
+        if (r->open_gap && tt_get64(gap.opens_seq) == r->open_gap &&
+            !(rec->flags & TT_RECORD_MORE)) {
+            g->closer.frame = f->offset;
+            g->closer.session = f->session;
         }
         if (tt_get32(gap.flags) & TT_GAP_OPEN) {
             r->open_gap = rec->seq;
+            g->closer.frame = 0; /* of another one */
             r->gap_from_seq = tt_get64(gap.from_seq);
             r->gap_from_time = (int64_t)tt_get64(gap.from_time);
             return 0;
@@ -357,6 +363,21 @@ static int see_record(struct gather *g, const struct tt_frame *f,
     return 0;
 }
 
+/*
+ * The frame @f comes next.  A GAP that closes the open one counts only if its
+ * own session went on behind it: if its append had failed, whole though it is,
+ * the writer knew the gap to be open, and what went unrecorded after that may
+ * be in no range.  That it is durable says nothing: recovery makes it so.
+ */
+static void see_closer(struct gather *g, const struct tt_frame *f)
+{
+    if (g->closer.frame && f->prev_offset == g->closer.frame &&
+        f->session == g->closer.session) {
+        g->r->open_gap = 0;
+    }
+    g->closer.frame = 0;
+}
+
 /* Keeps what may have to be written again: usually the last few frames. */
 static bool keep_frame(struct gather *g, const struct tt_frame *f)
 {
@@ -379,6 +400,7 @@ static int see_frame(void *opaque, const struct tt_frame *f,
     struct tt_record rec;
 
     tt_writer_seen(&g->r->writer, f, table);
+    see_closer(g, f);
     if (!keep_frame(g, f)) {
         return no_memory(g);
     }

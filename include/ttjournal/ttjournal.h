@@ -481,7 +481,9 @@ struct tt_recovery {
     size_t size_count;
     /*
      * A GAP that nothing closes, or 0.  What the disk holds is unknown then:
-     * there are no samples, and all blocks count as captured.
+     * there are no samples, and all blocks count as captured.  (A GAP behind
+     * which its own session appended nothing closes none: that append may have
+     * failed, and the gap gone on.)
      */
     uint64_t open_gap;
     uint64_t gap_from_seq; /* what that one says of its beginning */
@@ -605,6 +607,7 @@ struct tt_gap {
     uint64_t seq, from_seq, opens_seq;
     int64_t from_time, to_time;
     uint32_t reason, flags, range_count;
+    bool followed; /* its own session went on behind it: it was appended */
 };
 
 struct tt_history *tt_history_new(void);

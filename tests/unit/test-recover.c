@@ -213,6 +213,60 @@ START_TEST(gaps_have_no_samples)
 }
 END_TEST
 
+/* To recovery and to a reader of the newest moment */
+static void check_gap_open(struct unit *u, bool open)
+{
+    struct tt_source src = sw_quiet_source(&u->sw);
+    struct tt_history *h = tt_history_new();
+    struct tt_error err = { 0 };
+    struct tt_recovery r;
+    struct tt_moment m;
+
+    recover(u, &r);
+    ck_assert(!r.open_gap == !open);
+    tt_recovery_clear(&r);
+    ck_assert_int_eq(tt_history_load(h, &src, &err), 0);
+    ck_assert_int_eq(tt_moment_resolve(h, "latest", NULL, 0, &m, &err), 0);
+    ck_assert_msg(!strstr(m.note, " on (seq:") == !open, "%s", m.note);
+    tt_history_free(h);
+}
+
+/*
+ * A GAP whose append has failed may be whole all the same.  Its writer went on
+ * unrecorded, so it must not end the gap for those who find it: not as it is,
+ * and not once the next session has made it durable.
+ */
+START_TEST(a_failed_append_closes_no_gap)
+{
+    for (int power = 0; power < 2; power++) {
+        uint64_t open;
+        struct unit u;
+
+        unit_begin(&u, 7);
+        unit_write(&u, 0, 4096);
+        OK(&u.sw, sw_flush(&u.sw));
+        open = append_gap(&u, 0, TT_GAP_OPEN, 0, 0);
+        OK(&u.sw, sw_durable(&u.sw));
+        append_gap(&u, open, 0, 4096, 4096);
+        OK(&u.sw, sw_journal_flush(&u.sw));
+        check_gap_open(&u, true);
+        if (power) {
+            sw_power_cut(&u.sw);
+        } else {
+            sw_kill(&u.sw);
+        }
+        u.sw.damage_ok = true; /* the model knows no gaps */
+        OK(&u.sw, sw_open(&u.sw));
+        check_gap_open(&u, true);
+        append_gap(&u, open, 0, 0, 0);
+        check_gap_open(&u, true);
+        OK(&u.sw, sw_durable(&u.sw));
+        check_gap_open(&u, false);
+        unit_end(&u);
+    }
+}
+END_TEST
+
 static bool is_size(const struct tt_recovery *r, uint64_t size)
 {
     struct tt_error err = { 0 };
@@ -426,6 +480,7 @@ int main(void)
                                    &newest_only_and_complete,
                                    &samples_tell_the_disk,
                                    &gaps_have_no_samples,
+                                   &a_failed_append_closes_no_gap,
                                    &sizes_are_named,
                                    &redo_is_checked,
                                    &takes_time_by_the_tail,
