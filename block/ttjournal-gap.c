@@ -164,13 +164,14 @@ ttj_append_gap(BlockDriverState *bs, const struct tt_gap_body *fixed,
 }
 
 int coroutine_fn ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq,
-                               uint64_t from_seq, int64_t from_time)
+                               uint64_t from_seq, uint64_t from_epoch,
+                               int64_t from_time)
 {
     BDRVTtjournalState *s = bs->opaque;
     struct tt_gap_body body = {
         .from_seq = tt_put64(from_seq),
         .opens_seq = tt_put64(opens_seq),
-        .from_epoch = tt_put64(s->writer.epoch),
+        .from_epoch = tt_put64(from_epoch),
         .from_time = tt_put64(from_time),
         .to_time = tt_put64(ttj_now().realtime),
         .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
@@ -205,8 +206,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_open_gap(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->level_lock) {
         s->gap_from_time = ttj_now().realtime;
         s->gap_from_seq = ttj_last_seq(s);
+        s->gap_from_epoch = s->writer.epoch;
         body.from_seq = tt_put64(s->gap_from_seq);
-        body.from_epoch = tt_put64(s->writer.epoch);
+        body.from_epoch = tt_put64(s->gap_from_epoch);
         body.from_time = body.to_time = tt_put64(s->gap_from_time);
         ret = ttj_append_gap(bs, &body, NULL, &e);
         s->level_max = ret == 0 ? s->gap_from_seq : UINT64_MAX;
@@ -398,7 +400,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
         ret = -ENOMEM;
     }
     if (ret == 0) {
-        ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_time);
+        ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_epoch,
+                            s->gap_from_time);
     }
     if (ret < 0) {
         ttj_end_session(s, 0);

@@ -161,7 +161,7 @@ typedef struct BDRVTtjournalState {
 
     /* ---- a gap in the recording (ttjournal-gap.c) ---- */
     bool unrecorded; /* changed with resize_lock held for writing, too */
-    uint64_t gap_seq, gap_from_seq;
+    uint64_t gap_seq, gap_from_seq, gap_from_epoch;
     uint64_t level_max; /* what a CHECKPOINT says meanwhile, at most */
     int64_t gap_from_time;
     struct tt_blocks *gap; /* what may have been written since */
@@ -372,10 +372,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_unrecorded(BlockDriverState *bs,
 /* Records what the gap's blocks hold now, and that there was a gap. */
 int coroutine_fn GRAPH_RDLOCK ttj_end_gap(BlockDriverState *bs);
 /* A GAP for the whole disk that closes the one with @opens_seq. */
-int coroutine_fn GRAPH_RDLOCK ttj_close_gap(BlockDriverState *bs,
-                                            uint64_t opens_seq,
-                                            uint64_t from_seq,
-                                            int64_t from_time);
+int coroutine_fn GRAPH_RDLOCK
+ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq, uint64_t from_seq,
+              uint64_t from_epoch, int64_t from_time);
 
 /* Somebody is about to wait for what is in flight: what is held fails. */
 void GRAPH_RDLOCK ttj_cancel_in_flight(BlockDriverState *bs);

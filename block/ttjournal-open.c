@@ -552,7 +552,7 @@ static int coroutine_fn ttj_begin_session(TTJStart *st, Error **errp)
     }
     if (ret == 0 && r->open_gap) {
         ret = ttj_close_gap(st->bs, r->open_gap, r->gap_from_seq,
-                            r->gap_from_time);
+                            r->gap_from_epoch, r->gap_from_time);
     }
     if (ret == 0 && st->shrunk) {
         ret = ttj_append_shrink(st);

@@ -325,6 +325,7 @@ static int see_gap(struct gather *g, const struct tt_frame *f,
             r->open_gap = rec->seq;
             g->closer.frame = 0; /* of another one */
             r->gap_from_seq = tt_get64(gap.from_seq);
+            r->gap_from_epoch = tt_get64(gap.from_epoch);
             r->gap_from_time = (int64_t)tt_get64(gap.from_time);
             return 0;
         }

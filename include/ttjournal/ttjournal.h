@@ -486,7 +486,7 @@ struct tt_recovery {
      * failed, and the gap gone on.)
      */
     uint64_t open_gap;
-    uint64_t gap_from_seq; /* what that one says of its beginning */
+    uint64_t gap_from_seq, gap_from_epoch; /* what it says of its beginning */
     int64_t gap_from_time;
     bool has_boot_id; /* of the last session: */
     uint8_t boot_id[TT_UUID_SIZE];

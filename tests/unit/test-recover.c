@@ -267,6 +267,37 @@ START_TEST(a_failed_append_closes_no_gap)
 }
 END_TEST
 
+/* What a later session says of the gap's beginning is what the GAP said. */
+START_TEST(a_gap_keeps_its_beginning)
+{
+    struct tt_gap_body body = {
+        .from_seq = tt_put64(2),
+        .from_epoch = tt_put64(41),
+        .from_time = tt_put64(77),
+        .flags = tt_put32(TT_GAP_OPEN),
+    };
+    const struct tt_request req = {
+        .kind = TT_KIND_GAP,
+        .flags = TT_RECORD_INLINE,
+        .payload = &body,
+        .payload_length = sizeof(body),
+    };
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 8);
+    OK(&u.sw, sw_append(&u.sw, &req, 1));
+    unit_step_clock(&u, -3600);
+    OK(&u.sw, sw_durable(&u.sw));
+    recover(&u, &r);
+    ck_assert_uint_eq(r.gap_from_seq, 2);
+    ck_assert_uint_eq(r.gap_from_epoch, 41);
+    ck_assert_int_eq(r.gap_from_time, 77);
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
 static bool is_size(const struct tt_recovery *r, uint64_t size)
 {
     struct tt_error err = { 0 };
@@ -481,6 +512,7 @@ int main(void)
                                    &samples_tell_the_disk,
                                    &gaps_have_no_samples,
                                    &a_failed_append_closes_no_gap,
+                                   &a_gap_keeps_its_beginning,
                                    &sizes_are_named,
                                    &redo_is_checked,
                                    &takes_time_by_the_tail,
