@@ -67,7 +67,7 @@ static bool ttj_may_hold(BDRVTtjournalState *s, const TTJHold *hold)
                     (s->disk_error && s->disk_error_is_journals);
 
     return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT && journals &&
-           !s->journal_error && !s->quiesced &&
+           !s->journal_error && !ttj_is_quiesced(s) &&
            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->no_hold_ns;
 }
 

@@ -192,8 +192,9 @@ typedef struct BDRVTtjournalState {
     TTJWorker workers[TTJ_WORKERS];
     unsigned waiting_for_room;
     int64_t undurable_ns; /* since when something is not durable */
-    unsigned quiesced;    /* drained: nothing new is begun */
-    QEMUTimer *timer;     /* of the node's AioContext */
+    /* Nothing new is begun: drained (QEMU may say so twice), or at its end */
+    bool drained, stopping;
+    QEMUTimer *timer; /* of the node's AioContext */
     QEMUBH *settled_bh;
     uint64_t aged_seq; /* what is older than this has been pending too long */
     uint64_t young_seq;
@@ -226,6 +227,12 @@ typedef struct BDRVTtjournalState {
      */
     CoRwlock resize_lock;
 } BDRVTtjournalState;
+
+/* Called with lock held. */
+static inline bool ttj_is_quiesced(const BDRVTtjournalState *s)
+{
+    return s->drained || s->stopping;
+}
 
 /* ---- ttjournal-append.c ------------------------------------------------- */
 

@@ -802,11 +802,11 @@ static void ttj_stop_worker(BlockDriverState *bs)
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->running = false;
-        s->quiesced++;
+        s->stopping = true;
     }
     BDRV_POLL_WHILE(bs, ttj_is_working(s));
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->quiesced--;
+        s->stopping = false;
     }
 }
 

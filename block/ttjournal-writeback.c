@@ -576,7 +576,7 @@ static TTJAction ttj_disk_action(BDRVTtjournalState *s, int64_t now)
 static TTJAction ttj_next_action(BDRVTtjournalState *s, TTJWorkerKind kind,
                                  int64_t now)
 {
-    if ((s->quiesced && !s->waiting_for_room) ||
+    if ((ttj_is_quiesced(s) && !s->waiting_for_room) ||
         now < s->workers[kind].retry_ns || s->journal_error) {
         return TTJ_NOTHING;
     }
@@ -827,7 +827,7 @@ void ttj_drain_begin(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced++;
+    s->drained = true;
 }
 
 void ttj_drain_end(BlockDriverState *bs)
@@ -835,6 +835,6 @@ void ttj_drain_end(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced--;
+    s->drained = false;
     ttj_kick(bs);
 }
