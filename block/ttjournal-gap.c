@@ -246,6 +246,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_begin_gap(BlockDriverState *bs,
                         "writes to node '%s' are NOT RECORDED until it can",
                         ttj_name(s->journal->bs), strerror(error),
                         bdrv_get_node_name(bs));
+            qapi_event_send_ttjournal_gap_begun(bdrv_get_node_name(bs),
+                                                strerror(error));
         }
     }
     qemu_co_rwlock_unlock(&s->resize_lock);
@@ -417,29 +419,48 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
     return ret;
 }
 
+/* @error: why nothing is recorded, nor written, from here on; or 0 */
+static void GRAPH_RDLOCK ttj_say_gap_ended(BlockDriverState *bs, int error)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (error) {
+        error_report("ttjournal: journal '%s': what was missed cannot be "
+                     "recorded: %s; writes to node '%s' fail until it is "
+                     "opened again",
+                     ttj_name(s->journal->bs), strerror(error),
+                     bdrv_get_node_name(bs));
+    } else {
+        info_report("ttjournal: journal '%s': writes to node '%s' are recorded "
+                    "again; a GAP tells what may have been missed",
+                    ttj_name(s->journal->bs), bdrv_get_node_name(bs));
+    }
+    qapi_event_send_ttjournal_gap_ended(bdrv_get_node_name(bs),
+                                        error ? strerror(error) : NULL);
+}
+
 int coroutine_fn ttj_end_gap(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool ended = false;
+    bool open, ended;
     int ret = 0;
 
     qemu_co_rwlock_wrlock(&s->resize_lock);
-    if (s->unrecorded) {
+    open = s->unrecorded;
+    if (open) {
         ret = ttj_settle_gap(bs);
-        ended = ret == 0;
     }
-    if (ended) {
+    if (open && ret == 0) {
         QEMU_LOCK_GUARD(&s->lock);
         s->unrecorded = false;
         s->level_max = UINT64_MAX;
         tt_blocks_free(s->gap);
         s->gap = NULL;
     }
+    ended = open && !s->unrecorded; /* so, or with the session */
     qemu_co_rwlock_unlock(&s->resize_lock);
     if (ended) {
-        info_report("ttjournal: journal '%s': writes to node '%s' are recorded "
-                    "again; a GAP tells what may have been missed",
-                    ttj_name(s->journal->bs), bdrv_get_node_name(bs));
+        ttj_say_gap_ended(bs, -ret);
     }
     return ret;
 }
