@@ -47,8 +47,10 @@
 #define HOLD_NS (100 * SCALE_MS)
 
 /*
- * So long nothing is held when somebody wants what is in flight to end: all
- * that is held is tried meanwhile, and what comes late is not held anew.
+ * When somebody wants what is in flight to end, what was tried before is never
+ * held again, however long a try takes.  What comes so much later is not held
+ * either: it may have waited for another, or in a node above, and belong to
+ * what is to end.
  */
 #define CANCEL_NS (10 * HOLD_NS)
 
@@ -58,6 +60,12 @@ void ttj_try(BlockDriverState *bs, TTJHold *hold)
 
     QEMU_LOCK_GUARD(&s->lock);
     hold->failures = s->failures;
+    if (!hold->begun) {
+        bool late = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < s->no_hold_ns;
+
+        hold->begun = true;
+        hold->cancels = s->cancels - late;
+    }
 }
 
 /* Called with lock held. */
@@ -68,7 +76,7 @@ static bool ttj_may_hold(BDRVTtjournalState *s, const TTJHold *hold)
 
     return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT && journals &&
            !s->journal_error && !ttj_is_quiesced(s) &&
-           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->no_hold_ns;
+           hold->cancels == s->cancels;
 }
 
 void ttj_cancel_in_flight(BlockDriverState *bs)
@@ -76,6 +84,7 @@ void ttj_cancel_in_flight(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
+    s->cancels++;
     s->no_hold_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + CANCEL_NS;
 }
 

@@ -157,7 +157,8 @@ typedef struct BDRVTtjournalState {
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
     uint64_t failures;   /* appends that have failed */
     unsigned held;       /* the guest's requests that wait for one to succeed */
-    int64_t no_hold_ns;  /* none is held before this */
+    uint64_t cancels;    /* how often the holding was ended */
+    int64_t no_hold_ns;  /* what comes before this is not held either */
 
     /* ---- a gap in the recording (ttjournal-gap.c) ---- */
     bool unrecorded; /* changed with resize_lock held for writing, too */
@@ -357,8 +358,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_level(BlockDriverState *bs);
 
 /* One request of the guest, which may be held; zero in the beginning */
 typedef struct TTJHold {
-    bool held;
-    uint64_t failures; /* when the newest try began */
+    bool begun, held;
+    uint64_t cancels;  /* when the first try began */
+    uint64_t failures; /* when the newest did */
 } TTJHold;
 
 /* Before each try */
