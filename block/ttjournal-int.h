@@ -38,6 +38,7 @@ typedef struct TTJWaiter {
 typedef struct TTJEntry {
     struct tt_request req;
     TTJData *data; /* req.payload is in it, unless it is inline or none */
+    bool spare;    /* does without, if it had to use up the journal's reserve */
     int ret;       /* 0 or -errno */
     uint64_t seq;
     uint64_t frame_offset;
@@ -59,7 +60,7 @@ typedef struct TTJFrame {
 
 /* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
 typedef enum TTJGrowFor {
-    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO */
+    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO, or what can be done without */
     TTJ_GROW_FOR_US,    /* whatever makes good what was acknowledged */
 } TTJGrowFor;
 

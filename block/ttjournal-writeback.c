@@ -529,9 +529,15 @@ static void ttj_age(BDRVTtjournalState *s, int64_t now)
 }
 
 /* Is there something durable that no frame has said to be so? */
+static bool ttj_is_end_untold(BDRVTtjournalState *s)
+{
+    return s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
+}
+
+/* Or a flush of the guest's that none has recorded? */
 static bool ttj_untold(BDRVTtjournalState *s)
 {
-    return s->note_seq || s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
+    return s->note_seq || ttj_is_end_untold(s);
 }
 
 static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
@@ -624,8 +630,13 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
 /* A frame of its own, so that the journal's end does not stay provisional */
 static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
 {
+    BDRVTtjournalState *s = bs->opaque;
     TTJEntry e = { .req.kind = TT_KIND_DURABLE };
 
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        /* a guest may flush a full journal for ever: FLUSH alone can wait */
+        e.spare = !ttj_is_end_untold(s);
+    }
     return ttj_append(bs, &e, 1);
 }
 
