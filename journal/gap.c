@@ -148,8 +148,11 @@ void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f)
     h->gap_frame = 0;
 }
 
-const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
-                                           const struct tt_gap *g)
+/*
+ * One that nothing of its own session follows closes none: its append may have
+ * failed, and the gap gone on.
+ */
+static bool has_closer(const struct tt_history *h, const struct tt_gap *g)
 {
     for (size_t i = h->gaps_count; i > 0; i--) {
         const struct tt_gap *later = &h->gaps[i - 1];
@@ -158,10 +161,10 @@ const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
             break;
         }
         if (later->opens_seq == g->seq && later->followed) {
-            return later;
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
 /* The GAP with @seq, or NULL. */
@@ -185,10 +188,14 @@ static const struct tt_gap *find_gap(const struct tt_history *h, uint64_t seq)
 bool tt_history_gaps_settle(struct tt_history *h)
 {
     const struct tt_gap *last = NULL;
-    bool closed = false;
 
     if (!h->gaps_changed) {
         return true;
+    }
+    for (size_t i = 0; i < h->gaps_count; i++) {
+        struct tt_gap *g = &h->gaps[i];
+
+        g->closed = (g->flags & TT_GAP_OPEN) && has_closer(h, g);
     }
     tt_index_clear(&h->doubts);
     for (size_t i = 0; i < h->gap_ranges_count; i++) {
@@ -197,10 +204,8 @@ bool tt_history_gaps_settle(struct tt_history *h)
 
         if (!last || last->seq != r->seq) {
             last = find_gap(h, r->seq);
-            closed = last && (last->flags & TT_GAP_OPEN) &&
-                     tt_history_gap_closer(h, last);
         }
-        if (last && !closed &&
+        if (last && !last->closed &&
             !tt_index_add(&h->doubts, r->offset, r->length, &v)) {
             return false;
         }

@@ -145,12 +145,6 @@ int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
 bool tt_history_gaps_settle(struct tt_history *h); /* false: out of memory */
 /* Before the records of each frame: has the writer of a GAP gone on? */
 void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f);
-/*
- * The GAP that closes @g, or NULL.  One that nothing of its own session
- * follows closes none: its append may have failed, and the gap gone on.
- */
-const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
-                                           const struct tt_gap *g);
 
 /* What a FOOTER record tells of missing records. */
 int tt_history_footer(struct tt_history *h, const struct tt_frame *f,

@@ -113,12 +113,11 @@ static const struct tt_gap *gap_of(const struct tt_history *h,
 
     for (size_t i = h->gaps_count; i > 0; i--) {
         const struct tt_gap *g = &h->gaps[i - 1];
-        bool open = g->flags & TT_GAP_OPEN;
 
-        if (!is_in_doubt(g, m) || (open && tt_history_gap_closer(h, g))) {
+        if (!is_in_doubt(g, m) || g->closed) {
             continue;
         }
-        if (open) {
+        if (g->flags & TT_GAP_OPEN) {
             return g;
         }
         newest = newest ? newest : g;

@@ -608,6 +608,7 @@ struct tt_gap {
     int64_t from_time, to_time;
     uint32_t reason, flags, range_count;
     bool followed; /* its own session went on behind it: it was appended */
+    bool closed;   /* it was open, and another one has ended it */
 };
 
 struct tt_history *tt_history_new(void);
