@@ -36,6 +36,12 @@
 /* So long after the last append room is made for the next. */
 #define QUIET_NS (20 * SCALE_MS)
 
+/*
+ * Of what may be pending.  A flush of the journal holds appends up while the
+ * file system commits what they have changed, so there are few.
+ */
+#define UNDURABLE_PART 4
+
 /* What was acknowledged is durable after this, also without a flush. */
 #define UNDURABLE_NS (1000 * SCALE_MS)
 
@@ -90,7 +96,7 @@ static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
 
     if (last && !s->flushing &&
         (idle || (s->waiting_for_room && !writable) ||
-         undurable >= s->options.max_pending / 8 ||
+         undurable >= s->options.max_pending / UNDURABLE_PART ||
          now - s->undurable_ns >= UNDURABLE_NS)) {
         return TTJ_FLUSH;
     }
@@ -170,7 +176,7 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     if (s->unrecorded) {
         at = now + IDLE_NS;
     } else if (s->room_wanted) {
-        at = MAX(now + QUIET_NS, s->room_ns);
+        at = MAX(s->appended_ns + QUIET_NS, s->room_ns);
     } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
     } else if (s->changed) {
@@ -178,7 +184,7 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     }
     if (at < INT64_MAX) {
         /* what is due already is being done, or is tried again later */
-        at = MAX(at, now + QUIET_NS);
+        at = at > now ? at : now + QUIET_NS;
         if (!timer_pending(s->timer) ||
             timer_expire_time_ns(s->timer) > (uint64_t)at) {
             timer_mod_ns(s->timer, at);
@@ -202,15 +208,17 @@ static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
 static int coroutine_fn GRAPH_RDLOCK ttj_make_room(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
+    int64_t begin = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), end;
     int wait_ms = ttj_grow_idle(bs);
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->room_wanted = wait_ms > 0;
-        s->room_ns =
-            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + wait_ms * SCALE_MS;
-    }
     /* what the file system has to commit for it does not wait for a guest */
-    return wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
+    int ret = wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    s->room_wanted = wait_ms > 0;
+    /* half of the device's time is left to whoever reads */
+    s->room_ns = end + MAX(wait_ms * SCALE_MS, end - begin);
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
