@@ -5,11 +5,11 @@
  * takes it from the guest and copies it; ttjournal-append.c puts it in the
  * journal, and it is acknowledged; once it is durable there,
  * ttjournal-writeback.c brings it to the disk, when ttjournal-worker.c
- * finds that it is time.  ttjournal-checkpoint.c says
- * in the journal how far the disk has come, ttjournal-resize.c changes its
- * size, ttjournal-gap.c decides what follows when the journal cannot be
- * written, and ttjournal-open.c does everything from open to the first write,
- * and close.
+ * finds that it is time.  ttjournal-checkpoint.c says in the journal how far
+ * the disk has come, ttjournal-resize.c changes its size, ttjournal-gap.c
+ * decides what follows when the journal cannot be written, and
+ * ttjournal-open.c does everything from open to the first write, and close;
+ * what the disk lacks then, ttjournal-redo.c brings to it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -483,12 +483,6 @@ int ttj_stop(BlockDriverState *bs);
 /* From here on the worker brings to the disk what is recorded. */
 void ttj_run_worker(BlockDriverState *bs);
 
-/*
- * Writes to the disk the newest versions that the journal has above the last
- * CHECKPOINT's level.  Nothing is written back meanwhile.
- */
-int coroutine_fn GRAPH_RDLOCK ttj_redo_again(BlockDriverState *bs);
-
 /* Remembers the disk as it is now; see BDRVTtjournalState.served. */
 void ttj_disk_left(BlockDriverState *bs);
 /* Has anybody written below the filter since? */
@@ -498,6 +492,23 @@ struct tt_now ttj_now(void);
 /* Tells what the library says of the journal, and returns -errno. */
 int ttj_error(BlockDriverState *bs, int ret, Error **errp,
               const struct tt_error *err);
+
+/* tt_source.read of the journal; @opaque is the filter's node. */
+int ttj_read_journal(void *opaque, uint64_t offset, void *buf, size_t length);
+
+/* ---- ttjournal-redo.c --------------------------------------------------- */
+
+/* Captures what is to be redone, durably. */
+int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st);
+/* Then writes it to the disk, which gets its size first. */
+int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp);
+/* Or loads it as if it were pending. */
+int coroutine_fn ttj_load_redos(TTJStart *st, Error **errp);
+/*
+ * Writes to the disk the newest versions that the journal has above the last
+ * CHECKPOINT's level.  Nothing is written back meanwhile.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_redo_again(BlockDriverState *bs);
 
 /* ---- ttjournal-prove.c -------------------------------------------------- */
 
