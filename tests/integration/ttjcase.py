@@ -159,10 +159,13 @@ class Gap(Case):
             check(self.flight.poll(STUCK), f'{self.name}: stuck')
             self.settle()
 
-    def until_unrecorded(self):
-        """Keeps what was there before the first write that is not."""
+    def until_unrecorded(self, arm=None):
+        """Keeps what was there before the first write that is not.  arm() makes
+        an append fail, which may be one of the driver's own."""
         n = self.said('NOT RECORDED')
-        for _ in range(10000):
+        for i in range(10000):
+            if arm and i % 20 == 0:
+                arm()
             self.before = bytes(self.known)
             self.go_on(1)
             if self.said('NOT RECORDED') > n:
