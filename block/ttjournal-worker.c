@@ -10,9 +10,9 @@
  * flight makes those wait longer.  Waiting pays, too: a block that is
  * overwritten meanwhile goes to the disk once.
  *
- * A round that the disk refuses leaves everything pending; the worker tries
- * again, the next flush reports it, and writes for which there is no room get
- * the disk's errno instead of waiting for it.
+ * What the disk refuses stays pending; the worker tries again, the next flush
+ * reports it, and writes for which there is no room get the disk's errno
+ * instead of waiting for it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -241,7 +241,13 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
         }
         return MIN(ret, 0);
     case TTJ_CHECKPOINT:
-        return ttj_checkpoint(bs, 0);
+        ret = ttj_checkpoint(bs, 0);
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!ttj_unsettled(s)) {
+                ttj_pool_trim(&s->pool); /* the guest may stay idle */
+            }
+        }
+        return ret;
     case TTJ_TELL:
         return ttj_tell(bs);
     case TTJ_ROOM:
