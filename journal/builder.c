@@ -8,8 +8,8 @@
  * over, all of it is left to whoever reads the tail.
  *
  * What is covered ends at the start of a segment that is known to be durable
- * history (tt_scan_start()); from there back, each segment's first header and
- * footer vouch for the one before.
+ * history (tt_scan_start()); from there back, frames tell which segments begin
+ * with history (tt_skip_vouch()), and footers are taken from these alone.
  *
  * Invariant: the catalog's rest is that of all that was taken in, written or
  * not.  A segment is taken in whole or not at all.
@@ -48,6 +48,9 @@ struct tt_builder {
     /* Where reading goes on, as in the catalog once all is written */
     uint64_t next_offset, next_chain, end_chain, last_seq;
     uint64_t limit; /* nothing behind this may be covered */
+    /* Bits for the segments from there on to the limit's: begin with history */
+    uint64_t vouched_from;
+    uint8_t *vouched;
     struct pend pend;
     struct tt_builder_stats stats;
 
@@ -95,6 +98,7 @@ void tt_builder_free(struct tt_builder *b)
     if (b) {
         tt_catalog_free(b->catalog);
         tt_pend_clear(&b->pend);
+        free(b->vouched);
         free(b->spots);
         free(b);
     }
@@ -290,14 +294,25 @@ static void begin_spots(struct tt_builder *b)
     b->spots = n <= RECORDS_MAX ? calloc(n, sizeof(*b->spots)) : NULL;
 }
 
+/* Is it known that segment @k, up to the limit's, begins with history? */
+static bool is_vouched(const struct tt_builder *b, uint64_t k)
+{
+    uint64_t i = k - b->vouched_from;
+
+    return b->vouched[i / 8] >> i % 8 & 1;
+}
+
 /* 1 if segment @k was taken in by its footer, 0 if it must be scanned. */
 static int take_segment(struct tt_builder *b, uint64_t k)
 {
     struct pend_mark mark;
     struct skip skip;
-    int ret =
-        tt_skip_look(&skip, &b->super, b->src, k, b->last_seq + 1, b->err);
+    int ret;
 
+    if (!is_vouched(b, k) || !is_vouched(b, k + 1)) {
+        return 0;
+    }
+    ret = tt_skip_look(&skip, &b->super, b->src, k, b->last_seq + 1, b->err);
     if (ret > 0) {
         b->skip = &skip;
         b->newest_version = 0;
@@ -466,9 +481,22 @@ static int find_limit(struct tt_builder *b)
 {
     uint64_t from = 0;
     int ret = tt_scan_start(&b->super, b->src, &from, b->err);
+    uint64_t first, last;
 
-    b->limit = from;
-    return ret < 0 ? ret : b->next_offset < from;
+    if (ret < 0 || b->next_offset >= from) {
+        return ret;
+    }
+    first = tt_segment_at(&b->super, b->next_offset);
+    last = tt_segment_at(&b->super, from);
+    free(b->vouched);
+    b->vouched = calloc(1, (last - first) / 8 + 1);
+    if (!b->vouched) {
+        return no_memory(b->err);
+    }
+    b->vouched_from = first;
+    ret = tt_skip_vouch(&b->super, b->src, first, last, b->vouched, b->err);
+    b->limit = ret < 0 ? 0 : from;
+    return ret < 0 ? ret : 1;
 }
 
 int tt_builder_fill(struct tt_builder *b, struct tt_error *err)

@@ -831,6 +831,24 @@ int tt_scan_run(const struct tt_super *super, const struct tt_source *src,
     return ret;
 }
 
+/*
+ * A frame that is as old as what is durable may be stale all the same, if the
+ * header of the segment in which history went on cannot be read.
+ */
+static int start_is_stale(struct scanner *s, const struct tt_frame *f)
+{
+    for (uint64_t k = f->segment + 1; k <= s->newest; k++) {
+        struct tt_frame later;
+        int ret = frame_at(s, tt_segment_offset(s->super, k), &later);
+
+        if (ret < 0 || (ret > 0 && later.session > f->session &&
+                        later.session_first_seq <= f->first_seq)) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
 int tt_scan_start(const struct tt_super *super, const struct tt_source *src,
                   uint64_t *ret_from, struct tt_error *err)
 {
@@ -846,11 +864,15 @@ int tt_scan_start(const struct tt_super *super, const struct tt_source *src,
     }
     ret = newest_segment(&s, &f);
     durable = f.durable_seq;
+    s.newest = f.segment;
     for (uint64_t k = ret > 0 ? f.segment : 0; ret >= 0 && k > 0; k--) {
         ret = frame_at(&s, tt_segment_offset(super, k), &f);
         if (ret > 0 && f.first_seq <= durable) {
-            *ret_from = f.offset;
-            break;
+            ret = start_is_stale(&s, &f);
+            if (ret == 0) {
+                *ret_from = f.offset;
+                break;
+            }
         }
     }
     scanner_clear(&s);

@@ -7,6 +7,12 @@
  * history, and speaks of all of the segment.  That is all that it is trusted
  * for.  Bytes are checked when they are read, as ever.
  *
+ * That a segment's header is in history only frames behind it can say: one that
+ * is names the frame before it, and where one frame is history the first frame
+ * of its segment is, for there a writer begins.  What no frame names may be all
+ * that a power cut left of an append, with its footer, if history went on in a
+ * segment behind it.
+ *
  * What is no version is found by the short cuts of the next segment's header:
  * they go from one notable frame, or session, to the one before.  If one of
  * these cannot be read, or anything else does not fit, the segment is not
@@ -56,6 +62,55 @@ static int add_frame(struct skip *s, uint64_t offset)
     }
     s->frames[s->frame_count++] = offset;
     return 1;
+}
+
+/* ---- which segments begin with history ----------------------------------- */
+
+/*
+ * The start of the segment of @above is history, that of the segment before it
+ * cannot be read.  May @f, the start of one below, be history?  Sessions follow
+ * each other; what a later one began in the stead of is stale.
+ */
+static bool comes_before(const struct tt_frame *f, const struct tt_frame *above)
+{
+    return f->first_seq < above->first_seq && f->session <= above->session &&
+           (f->session == above->session ||
+            f->first_seq < above->session_first_seq);
+}
+
+int tt_skip_vouch(const struct tt_super *super, const struct tt_source *src,
+                  uint64_t first, uint64_t last, uint8_t *bits,
+                  struct tt_error *err)
+{
+    const struct skip s = { .super = super, .src = src, .err = err };
+    uint8_t head[TT_HEAD_MAX];
+    struct tt_frame f, above = { .first_seq = UINT64_MAX,
+                                 .session = UINT64_MAX,
+                                 .session_first_seq = UINT64_MAX };
+    uint64_t named = last; /* by a frame that is history */
+
+    for (uint64_t k = last;; k--) {
+        int ret = get_frame(&s, tt_segment_offset(super, k), head, &f);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret > 0 && k > named) {
+            ret = 0; /* a power cut left it, and history went by */
+        } else if (ret > 0 && k < named) {
+            ret = comes_before(&f, &above);
+        }
+        if (ret > 0) {
+            bits[(k - first) / 8] |= (uint8_t)(1u << (k - first) % 8);
+            above = f;
+            named = f.prev_offset < super->segments_offset
+                        ? 0
+                        : tt_segment_at(super, f.prev_offset);
+        }
+        if (k == first) {
+            return 0;
+        }
+    }
 }
 
 /* ---- short cuts -------------------------------------------------------- */

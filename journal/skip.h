@@ -23,6 +23,14 @@ struct skip {
 };
 
 /*
+ * Sets a bit in @bits, from @first on, for each segment up to @last whose first
+ * frame is history.  That of @last is, as the caller knows.
+ */
+int tt_skip_vouch(const struct tt_super *super, const struct tt_source *src,
+                  uint64_t first, uint64_t last, uint8_t *bits,
+                  struct tt_error *err);
+
+/*
  * Are both segment starts where they should be, the first record @first_seq,
  * and all that is no version to be found by the short cuts?  1, 0, or a
  * negative code.  The caller calls tt_skip_clear().
