@@ -23,21 +23,17 @@
 static int coroutine_fn GRAPH_RDLOCK ttj_write_again(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool ours;
     int ret;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         while (s->writing) {
-            qemu_co_queue_wait(&s->written, &s->lock);
+            ttj_wait_written(s);
         }
-        s->writing = true;
-        ours = ttj_begin_writing(bs);
+        ttj_begin_writing(bs);
     }
     ret = ttj_redo_again(bs);
     QEMU_LOCK_GUARD(&s->lock);
-    ttj_end_writing(bs, ours);
-    s->writing = false;
-    qemu_co_queue_restart_all(&s->written);
+    ttj_stop_writing(bs);
     if (ret == 0) {
         s->disk_doubtful = false;
     }

@@ -287,7 +287,7 @@ int coroutine_fn ttj_write_unrecorded(BlockDriverState *bs, TTJEntry *e,
                   : bdrv_co_pwrite_zeroes(
                         bs->file, req->disk_offset, req->disk_length,
                         req->flags & TT_RECORD_UNMAP ? BDRV_REQ_MAY_UNMAP : 0);
-        e[i].seq = 0;
+        e[i].seq = s->gap_seq; /* durable, and above what is level */
     }
     return ok ? MIN(ret, 0) : -ENOMEM;
 }

@@ -176,6 +176,7 @@ typedef struct BDRVTtjournalState {
     uint64_t told_seq;   /* durable_seq of the newest complete frame */
     int64_t appended_ns; /* when that was complete; monotonic */
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
+    int64_t tell_ns;     /* not before this by a frame of its own */
     uint64_t failures;   /* appends that have failed */
     unsigned held;       /* the guest's requests that wait for one to succeed */
     uint64_t cancels;    /* how often the holding was ended */
@@ -196,11 +197,13 @@ typedef struct BDRVTtjournalState {
 
     /* ---- what is not on the disk yet (ttjournal-writeback.c) ---- */
     struct tt_pending *pending;
-    uint64_t admitted; /* bytes let in that are not in pending yet */
-    CoQueue room;      /* writes that wait for room in pending, in order */
-    bool writing;      /* one round of write-back at a time */
-    CoQueue written;   /* until writing ends */
-    int disk_error;    /* of the newest round; 0 once one succeeds */
+    uint64_t admitted;      /* bytes let in that are not in pending yet */
+    CoQueue room;           /* writes that wait for room in pending, in order */
+    bool writing;           /* one coroutine at a time */
+    bool writing_ours;      /* and nobody else has */
+    CoQueue written;        /* until writing ends */
+    unsigned write_waiters; /* for that; the worker makes way for them */
+    int disk_error;         /* of the newest round; 0 once one succeeds */
     bool disk_error_is_journals; /* it is what an append said */
     /*
      * A flush of the disk has failed: the disk may have dropped what was
@@ -360,11 +363,13 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
                                              uint64_t seq);
 
 /*
- * Around what we write to the disk: after the last writer has left it is not
- * to be taken for the writing of others.  Called with lock held.
+ * Around what we write to the disk, one at a time: after the last writer has
+ * left it is not to be taken for the writing of others.  Called with lock
+ * held, as is what waits until nobody writes.
  */
-bool ttj_begin_writing(BlockDriverState *bs);
-void ttj_end_writing(BlockDriverState *bs, bool ours);
+void ttj_begin_writing(BlockDriverState *bs);
+void ttj_stop_writing(BlockDriverState *bs);
+void coroutine_fn ttj_wait_written(BDRVTtjournalState *s);
 
 /* ---- ttjournal-worker.c -------------------------------------------------- */
 

@@ -103,7 +103,7 @@ static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
     if (s->appending) {
         return TTJ_NOTHING;
     }
-    if (idle && ttj_untold(s)) {
+    if (idle && ttj_untold(s) && now >= s->tell_ns) {
         return TTJ_TELL;
     }
     if (s->room_wanted && now >= s->room_ns &&
@@ -120,7 +120,7 @@ static unsigned ttj_depth_at(BDRVTtjournalState *s, int64_t now)
     uint64_t max = s->options.max_pending, few = max / FEW_PART;
     unsigned depth = 0;
 
-    if (!oldest || oldest > s->writer.durable_seq ||
+    if (!oldest || oldest > s->writer.durable_seq || s->write_waiters ||
         (ttj_is_quiesced(s) && !s->waiting_for_room)) {
         return 0;
     }
@@ -173,14 +173,13 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     if (!s->timer) {
         return;
     }
-    if (s->unrecorded) {
-        at = now + IDLE_NS;
-    } else if (s->room_wanted) {
-        at = MAX(s->appended_ns + QUIET_NS, s->room_ns);
-    } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
+    if (s->unrecorded || !tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
     } else if (s->changed) {
         at = s->checkpoint_time + s->options.checkpoint_ns;
+    }
+    if (s->room_wanted) {
+        at = MIN(at, MAX(s->appended_ns + QUIET_NS, s->room_ns));
     }
     if (at < INT64_MAX) {
         /* what is due already is being done, or is tried again later */
@@ -198,11 +197,19 @@ static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
     TTJEntry e = { .req.kind = TT_KIND_DURABLE };
 
+    int ret;
+
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         /* a guest may flush a full journal for ever: FLUSH alone can wait */
         e.spare = !ttj_is_end_untold(s);
     }
-    return ttj_append(bs, &e, 1);
+    ret = ttj_append(bs, &e, 1);
+    if (ret == -ENOSPC && e.spare) {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->tell_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
+        ret = 0;
+    }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_make_room(BlockDriverState *bs)

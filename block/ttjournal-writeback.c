@@ -443,20 +443,36 @@ static unsigned ttj_take_writes(TTJFlight *f, unsigned depth, TTJWrite **writes)
     return count;
 }
 
-bool ttj_begin_writing(BlockDriverState *bs)
+void ttj_begin_writing(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    return s->served || !ttj_disk_changed(bs);
+    assert(!s->writing);
+    s->writing = true;
+    s->writing_ours = s->served || !ttj_disk_changed(bs);
 }
 
-void ttj_end_writing(BlockDriverState *bs, bool ours)
+void ttj_stop_writing(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    if (ours && !s->served) {
+    if (s->writing_ours && !s->served) {
         ttj_disk_left(bs);
     }
+    s->writing = false;
+    qemu_co_queue_restart_all(&s->written);
+    ttj_kick(bs); /* who looked meanwhile has found somebody writing */
+}
+
+/*
+ * Waits until nobody writes.  The worker makes way until whoever waits has
+ * really run: with the queue alone it would be the first again.
+ */
+void coroutine_fn ttj_wait_written(BDRVTtjournalState *s)
+{
+    s->write_waiters++;
+    qemu_co_queue_wait(&s->written, &s->lock);
+    s->write_waiters--;
 }
 
 /*
@@ -468,19 +484,22 @@ static unsigned ttj_wanted_depth(BDRVTtjournalState *s, uint64_t seq)
     uint64_t oldest = tt_pending_oldest(s->pending);
 
     if (!seq) {
-        return qemu_co_queue_empty(&s->written) ? ttj_write_depth(s) : 0;
+        return ttj_write_depth(s);
     }
     return oldest && oldest <= seq ? TTJ_FLIGHT_MAX : 0;
 }
 
 /*
  * Called with lock held and nobody writing; drops the lock meanwhile.  1 if
- * something was written, 0 if there was nothing, -errno.
+ * something was written, 0 if there was nothing, -errno; *ret_journals: it is
+ * what an append said.
  */
-static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq)
+static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq,
+                                             bool *ret_journals)
 {
     BDRVTtjournalState *s = f->bs->opaque;
     TTJWrite *writes[TTJ_FLIGHT_MAX];
+    uint64_t failures;
     bool any = false;
     int ret = 0;
 
@@ -493,6 +512,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq)
             break;
         }
         any = true;
+        failures = s->failures;
         qemu_mutex_unlock(&s->lock);
         if (count) {
             ret = ttj_start_writes(f, writes, count);
@@ -502,8 +522,15 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq)
                 aio_task_pool_wait_one(f->pool);
             }
             ret = aio_task_pool_status(f->pool);
+        } else {
+            *ret_journals = true; /* unless it was the disk that was captured */
         }
         qemu_mutex_lock(&s->lock);
+        *ret_journals = *ret_journals && s->failures > failures;
+        if (ret == 0) {
+            s->disk_error = 0; /* some have come back, none refused */
+            s->disk_error_is_journals = false;
+        }
     }
     qemu_mutex_unlock(&s->lock);
     aio_task_pool_wait_all(f->pool);
@@ -515,24 +542,20 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq)
 int coroutine_fn ttj_write_some(BlockDriverState *bs, uint64_t seq)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool ours = ttj_begin_writing(bs);
     TTJFlight f = { .bs = bs, .pool = aio_task_pool_new(TTJ_FLIGHT_MAX) };
-    uint64_t failures = s->failures;
+    bool journals = false;
     int ret;
 
-    assert(!s->writing);
-    s->writing = true;
-    ret = ttj_fly(&f, seq);
+    ttj_begin_writing(bs);
+    ret = ttj_fly(&f, seq, &journals);
     if (ret) {
         s->disk_error = MIN(ret, 0);
-        s->disk_error_is_journals = ret < 0 && s->failures > failures;
+        s->disk_error_is_journals = journals;
     }
-    ttj_end_writing(bs, ours);
-    s->writing = false;
-    qemu_co_queue_restart_all(&s->written);
     if (ret < 0) {
         ttj_room(bs);
     }
+    ttj_stop_writing(bs);
     aio_task_pool_free(f.pool);
     return ret;
 }
@@ -547,12 +570,13 @@ int coroutine_fn ttj_write_back(BlockDriverState *bs, uint64_t seq)
     while (ret >= 0 && (oldest = tt_pending_oldest(s->pending)) &&
            oldest <= seq) {
         if (s->writing) {
-            qemu_co_queue_wait(&s->written, &s->lock);
+            ttj_wait_written(s);
             continue;
         }
         ret = ttj_write_some(bs, seq);
         /* what is durable can be taken while nobody else writes */
         assert(ret);
     }
+    ttj_kick(bs); /* the worker made way */
     return MIN(ret, 0);
 }

@@ -602,9 +602,11 @@ static int ttj_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    if (!s->recording || s->served || !ttj_is_writer(perm) ||
-        !ttj_disk_changed(bs)) {
-        return 0;
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (!s->recording || s->served || !ttj_is_writer(perm) ||
+            (s->writing && s->writing_ours) || !ttj_disk_changed(bs)) {
+            return 0;
+        }
     }
     error_setg(errp,
                "ttjournal: disk '%s' was written below node '%s' while that "
