@@ -7,9 +7,10 @@
  * in the same run as they would be.  If durable history ends before that is
  * over, all of it is left to whoever reads the tail.
  *
- * What is covered ends at the start of a segment that is known to be durable
- * history (tt_scan_start()); from there back, frames tell which segments begin
- * with history (tt_skip_vouch()), and footers are taken from these alone.
+ * What is covered ends at the start of a segment whose first frame is durable,
+ * as a scan of the journal's end has found (from tt_scan_start() on); from
+ * there back, frames tell which segments begin with history (tt_skip_vouch()),
+ * and footers are taken from these alone.
  *
  * Invariant: the catalog's rest is that of all that was taken in, written or
  * not.  A segment is taken in whole or not at all.
@@ -476,27 +477,82 @@ static int begin(struct tt_builder *b)
     return ret;
 }
 
-/* Finds out how far can be gone; false if that is not beyond what was. */
+/* Starts of segments that a scan has accepted */
+struct starts {
+    struct segment_start {
+        uint64_t offset, last_seq; /* of its first frame */
+    } * list;
+    size_t count, room;
+};
+
+static int note_start(void *opaque, const struct tt_frame *f,
+                      const uint8_t *table)
+{
+    struct starts *s = opaque;
+
+    (void)table;
+    if (!(f->flags & TT_FRAME_SEGMENT_START)) {
+        return 0;
+    }
+    if (!tt_history_room(&s->list, s->count, &s->room, sizeof(*s->list))) {
+        return -TT_ENOMEM;
+    }
+    s->list[s->count++] =
+        (struct segment_start){ f->offset, tt_frame_last_seq(f) };
+    return 0;
+}
+
+/* Finds out which segments up to the limit may be skipped. */
+static int vouch(struct tt_builder *b)
+{
+    uint64_t first = tt_segment_at(&b->super, b->next_offset);
+    uint64_t last = tt_segment_at(&b->super, b->limit);
+    int ret;
+
+    free(b->vouched);
+    b->vouched_from = first;
+    b->vouched = calloc(1, (last - first) / 8 + 1);
+    ret = b->vouched ? tt_skip_vouch(&b->super, b->src, first, last, b->vouched,
+                                     b->err)
+                     : no_memory(b->err);
+    if (ret < 0) {
+        b->limit = 0; /* nothing is known of what is before it */
+    }
+    return ret;
+}
+
+/*
+ * Finds out how far can be gone; 0 if that is not beyond what was.  The first
+ * frame behind what is covered must be durable, too: the catalog names it.
+ */
 static int find_limit(struct tt_builder *b)
 {
+    struct starts starts = { 0 };
+    const struct tt_scan_ops ops = { .frame = note_start, .opaque = &starts };
+    struct tt_scan scan;
     uint64_t from = 0;
     int ret = tt_scan_start(&b->super, b->src, &from, b->err);
-    uint64_t first, last;
 
-    if (ret < 0 || b->next_offset >= from) {
-        return ret;
+    b->limit = from;
+    if (ret == 0) {
+        ret = tt_scan_run(&b->super, b->src, from, &ops, &scan, b->err);
+        if (ret == -TT_ENOMEM) {
+            ret = no_memory(b->err);
+        }
     }
-    first = tt_segment_at(&b->super, b->next_offset);
-    last = tt_segment_at(&b->super, from);
-    free(b->vouched);
-    b->vouched = calloc(1, (last - first) / 8 + 1);
-    if (!b->vouched) {
-        return no_memory(b->err);
+    for (size_t i = 0; i < starts.count && ret == 0; i++) {
+        const struct segment_start *s = &starts.list[i];
+
+        if (s->last_seq <= scan.durable_seq && s->offset > b->limit) {
+            b->limit = s->offset;
+        }
     }
-    b->vouched_from = first;
-    ret = tt_skip_vouch(&b->super, b->src, first, last, b->vouched, b->err);
-    b->limit = ret < 0 ? 0 : from;
-    return ret < 0 ? ret : 1;
+    free(starts.list);
+    if (ret == 0 && b->next_offset < b->limit) {
+        ret = vouch(b);
+        return ret < 0 ? ret : 1;
+    }
+    return ret;
 }
 
 int tt_builder_fill(struct tt_builder *b, struct tt_error *err)

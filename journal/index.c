@@ -275,3 +275,16 @@ bool tt_index_compact(struct index *x)
     }
     return true;
 }
+
+void tt_index_each(const struct index *x, index_fn *fn, void *opaque)
+{
+    for (unsigned c = 0; c < PIECE_CLASSES; c++) {
+        const struct tier *t = x->tiers[c];
+
+        for (unsigned i = 0; t && i < t->count; i++) {
+            for (size_t k = 0; k < t->runs[i].count; k++) {
+                fn(opaque, &t->runs[i].versions[k], piece_size(c));
+            }
+        }
+    }
+}

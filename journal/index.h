@@ -54,4 +54,8 @@ bool tt_index_compact(struct index *x);
 
 size_t tt_index_memory(const struct index *x);
 
+/* Calls @fn for each version, in no order. */
+typedef void index_fn(void *opaque, const struct version *v, uint64_t length);
+void tt_index_each(const struct index *x, index_fn *fn, void *opaque);
+
 #endif

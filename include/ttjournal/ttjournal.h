@@ -735,6 +735,15 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    struct tt_error *err);
 
 /*
+ * Some of what was written last, at or below @level_seq, and is what the disk
+ * holds now, if that is level so far: at most @room extents, newest first.
+ * Takes no longer for a longer history.
+ */
+int tt_history_recent(const struct tt_history *h, uint64_t level_seq,
+                      struct tt_extent *ret_extents, size_t room,
+                      size_t *ret_count, struct tt_error *err);
+
+/*
  * Does a GAP behind the version @seq put some of [offset, offset + length) in
  * doubt?  Then the disk may hold something else there now.
  */

@@ -10,12 +10,10 @@
  *   - its size is the journal's newest one;
  *   - it holds what the journal says it must: some of the newest blocks that a
  *     checkpoint calls level, and that were not overwritten since, are read
- *     from both.  (On a disk of many pieces not all are looked at, but some in
- *     each part of it: opening must not take longer as history grows.)  None
- *     alike: another disk, refused.  Some unlike: it was written without being
- *     recorded, or a power cut took records that had reached the disk already;
- *     refused if the journal was closed clean, for then there was no power
- *     cut, else reported.
+ *     from both.  None alike: another disk, refused.  Some unlike: it was
+ *     written without being recorded, or a power cut took records that had
+ *     reached the disk already; refused if the journal was closed clean, for
+ *     then there was no power cut, else reported.
  *
  * While a guest writes, a block may change between the two reads; then the
  * journal has a newer version of it, and the block proves nothing.
@@ -37,10 +35,8 @@
 
 /* How many blocks are compared, and how much of each */
 #define SAMPLES 32
+#define RECENT (8 * SAMPLES) /* are looked at; some may be in doubt */
 #define SAMPLE_SIZE TT_GRID
-/* They are looked for in parts of the disk, in the beginning of each */
-#define PARTS 32u
-#define LOOKS 256u
 
 /* How far the disk may trail behind the journal, in nanoseconds */
 #define LAG_MAX INT64_C(60000000000)
@@ -102,49 +98,14 @@ struct sample {
     uint32_t length;
 };
 
-struct sampler {
-    struct tt_reader *reader;
-    uint64_t level_seq;
-    struct sample list[SAMPLES];
-    size_t count;
-    unsigned left; /* extents that may be looked at */
-};
-
-/* Keeps the newest ones that are level. */
-static bool take_sample(void *opaque, const struct tt_extent *ext)
+static struct sample sample_of(const struct tt_extent *ext)
 {
-    struct sampler *s = opaque;
-    size_t oldest = 0, at = s->count;
-
-    if (s->left-- == 0) {
-        return false;
-    }
-    if ((ext->kind != TT_EXTENT_JOURNAL && ext->kind != TT_EXTENT_ZERO) ||
-        ext->seq == 0 || ext->seq > s->level_seq ||
-        tt_view_in_doubt(tt_reader_held(s->reader), ext->seq, ext->offset,
-                         ext->length)) {
-        return true;
-    }
-    if (s->count == SAMPLES) {
-        for (size_t i = 1; i < SAMPLES; i++) {
-            if (s->list[i].seq < s->list[oldest].seq) {
-                oldest = i;
-            }
-        }
-        if (s->list[oldest].seq >= ext->seq) {
-            return true;
-        }
-        at = oldest;
-    } else {
-        s->count++;
-    }
-    s->list[at] = (struct sample){
+    return (struct sample){
         .offset = ext->offset,
         .seq = ext->seq,
         .length =
             ext->length < SAMPLE_SIZE ? (uint32_t)ext->length : SAMPLE_SIZE,
     };
-    return true;
 }
 
 static bool take_first(void *opaque, const struct tt_extent *ext)
@@ -191,22 +152,14 @@ static int check_contents(struct tt_reader *r, struct tt_disk *d,
                           const struct recorded *rec,
                           char problem[TT_PROBLEM_SIZE], struct tt_error *err)
 {
-    struct sampler sampler = { .reader = r, .level_seq = rec->level_seq };
+    struct tt_extent recent[RECENT];
     unsigned like = 0, unlike = 0;
-    struct tt_view v;
-    int ret = tt_reader_bind(r, "latest", NULL, 0, &v, err);
+    size_t count;
+    int ret = tt_reader_recent(r, rec->level_seq, recent, RECENT, &count, err);
 
-    for (unsigned i = 0; i < PARTS && ret == 0; i++) {
-        /* whole blocks: what is left over belongs to the last part */
-        uint64_t part = v.size / PARTS / TT_GRID * TT_GRID, from = i * part;
-        uint64_t end = i + 1 < PARTS ? from + part : v.size;
-
-        sampler.left = LOOKS;
-        ret = tt_reader_extents(r, &v, from, end - from, take_sample, &sampler,
-                                err);
-    }
-    for (size_t i = 0; i < sampler.count && ret == 0; i++) {
-        enum verdict verdict = compare_sample(r, d, &sampler.list[i]);
+    for (size_t i = 0; i < count && i < SAMPLES && ret == 0; i++) {
+        struct sample sample = sample_of(&recent[i]);
+        enum verdict verdict = compare_sample(r, d, &sample);
 
         like += verdict == LIKE;
         unlike += verdict == UNLIKE;

@@ -54,8 +54,6 @@ char *tt_reader_index_note(struct tt_reader *r);
  */
 const struct tt_history *tt_reader_lock(struct tt_reader *r);
 void tt_reader_unlock(struct tt_reader *r);
-/* The same, where the lock is held already: in a tt_extent_fn. */
-const struct tt_history *tt_reader_held(const struct tt_reader *r);
 
 /* Where the live disk is, or NULL if there is none. */
 const char *tt_reader_disk(const struct tt_reader *r);
@@ -110,5 +108,13 @@ typedef bool tt_extent_fn(void *opaque, const struct tt_extent *ext);
 int tt_reader_extents(struct tt_reader *r, struct tt_view *v, uint64_t offset,
                       uint64_t length, tt_extent_fn *fn, void *opaque,
                       struct tt_error *err);
+
+/*
+ * What tt_history_recent() tells, without what a gap puts in doubt: of @room
+ * that are looked at.
+ */
+int tt_reader_recent(struct tt_reader *r, uint64_t level_seq,
+                     struct tt_extent *ret_extents, size_t room,
+                     size_t *ret_count, struct tt_error *err);
 
 #endif

@@ -335,3 +335,30 @@ int tt_reader_check(struct tt_reader *r, struct tt_view *v,
     }
     return ret;
 }
+
+int tt_reader_recent(struct tt_reader *r, uint64_t level_seq,
+                     struct tt_extent *ret_extents, size_t room,
+                     size_t *ret_count, struct tt_error *err)
+{
+    uint64_t generation;
+    size_t found, n;
+    int ret;
+
+    do {
+        const struct tt_history *h = tt_reader_lock(r);
+
+        generation = atomic_load(&r->generation);
+        ret = tt_history_recent(h, level_seq, ret_extents, room, &found, err);
+        n = 0;
+        for (size_t i = 0; i < found && ret == 0; i++) {
+            const struct tt_extent *e = &ret_extents[i];
+
+            if (!tt_view_in_doubt(h, e->seq, e->offset, e->length)) {
+                ret_extents[n++] = *e;
+            }
+        }
+        tt_reader_unlock(r);
+    } while (tt_reader_mended(r, generation, ret));
+    *ret_count = n;
+    return tt_reader_named(r, ret, err);
+}

@@ -454,8 +454,9 @@ static int need_dir(struct extension *x)
     }
     if (x->work->named) {
         return tt_fail(x->err, TT_EIO, first,
-                       "%s: no index can be written there: %s", where,
-                       strerror(first));
+                       "%s: no index can be written there: %s: name another "
+                       "folder for it",
+                       where, strerror(first));
     }
     tt_index_dir_none(where, first, &d);
     tt_store_use_dir(s, &d);

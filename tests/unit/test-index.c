@@ -159,6 +159,27 @@ static void same_views(struct unit *u, const struct tt_history *h,
     }
 }
 
+/* What was written last is found in the tail, and else in the newest runs. */
+static void recent(const struct tt_history *h, uint64_t level_seq)
+{
+    struct tt_extent ext[24], now;
+    struct tt_error err = { 0 };
+    size_t count;
+
+    ck_assert_int_eq(tt_history_recent(h, level_seq, ext, 24, &count, &err), 0);
+    for (size_t i = 0; i < count; i++) {
+        ck_assert_uint_le(ext[i].seq, level_seq);
+        ck_assert(i == 0 || ext[i].seq <= ext[i - 1].seq);
+        ck_assert_uint_le(ext[i].offset + ext[i].length,
+                          tt_history_disk_size(h, UINT64_MAX));
+        tt_view_lookup(h, UINT64_MAX, ext[i].offset, ext[i].length, &now, NULL);
+        ck_assert_uint_eq(now.seq, ext[i].seq);
+        ck_assert_uint_eq(now.length, ext[i].length);
+    }
+    /* the whole disk is written again and again: there is always something */
+    ck_assert(count > 0 || level_seq < tt_history_end(h)->last_seq);
+}
+
 static void same_stats(const struct tt_history *a, const struct tt_history *b)
 {
     struct tt_history_stats s, t;
@@ -192,6 +213,9 @@ static void compare(struct unit *u, struct simindex *x, uint64_t step)
     same_moments(with, without);
     same_stats(with, without);
     same_views(u, with, step);
+    recent(with, UINT64_MAX);
+    recent(without, UINT64_MAX);
+    recent(with, tt_history_end(with)->last_seq - 20);
     tt_history_free(with);
     tt_history_free(without);
     si_close(x);
