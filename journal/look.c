@@ -108,6 +108,13 @@ static int look_run(const struct tt_run *run, unsigned kind, size_t slot,
         if (r < 0) {
             return r;
         }
+        if (hit.next <= s->at) {
+            /* no order that fits its checksums may make us go round */
+            return tt_fail(s->err, TT_EINDEX, 0,
+                           "the index is damaged: versions of the disk at "
+                           "%" PRIu64 " are not in order",
+                           s->at);
+        }
         if (hit.next < ret->end) {
             ret->end = hit.next;
         }

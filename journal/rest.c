@@ -271,7 +271,18 @@ bool tt_rest_encode(struct tt_history *h, struct bytes *b)
 static bool is_possible(const struct tt_history *h)
 {
     for (size_t i = 0; i < h->marks_count; i++) {
-        if (!h->marks[i].name) {
+        const char *name = h->marks[i].name;
+
+        if (!name || !tt_mark_name_ok(name, strlen(name))) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < h->gap_ranges_count; i++) {
+        const struct gap_range *r = &h->gap_ranges[i];
+
+        if (r->offset % TT_SECTOR || r->length % TT_SECTOR ||
+            r->offset > TT_DISK_SIZE_MAX ||
+            r->length > TT_DISK_SIZE_MAX - r->offset) {
             return false;
         }
     }

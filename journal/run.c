@@ -81,6 +81,9 @@ static int get_page(const struct tt_run *run, uint64_t number,
         return damaged(run, number, err);
     }
     ret = run->pages.get(run->pages.opaque, number, ret_page, ret_pin);
+    if (ret == -ENOMEM) {
+        return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
     if (ret < 0) {
         return tt_fail(err, TT_EINDEX, -ret,
                        "the index cannot be read: page %" PRIu64
@@ -106,7 +109,14 @@ int tt_run_page_get(const struct tt_run *run, uint64_t number,
     h = page;
     p->type = h->type;
     p->lane = tt_get16(h->lane);
-    p->shape = tt_run_shape(p->lane, p->type == RUN_PAGE_LEAF);
+    if (p->type != RUN_PAGE_SUMS &&
+        (p->lane >> 6 >= RUN_KINDS || (p->lane & 63) >= PIECE_CLASSES)) {
+        tt_run_page_put(p);
+        return damaged(run, number, err);
+    }
+    if (p->type != RUN_PAGE_SUMS) {
+        p->shape = tt_run_shape(p->lane, p->type == RUN_PAGE_LEAF);
+    }
     p->rows = (const uint8_t *)(h + 1);
     p->count = tt_get16(h->count);
     p->start_width = h->start_width;
@@ -118,10 +128,8 @@ int tt_run_page_get(const struct tt_run *run, uint64_t number,
     p->row_size = p->start_width + p->seq_width + p->place_width +
                   (p->shape.cell ? 1 : 0) + (p->shape.sum ? 8 : 0);
     if (p->type != RUN_PAGE_SUMS &&
-        ((p->type != RUN_PAGE_LEAF && p->type != RUN_PAGE_INNER) ||
-         p->lane >> 6 >= RUN_KINDS || (p->lane & 63) >= PIECE_CLASSES ||
-         !p->count || p->start_width > 8 || p->seq_width > 8 ||
-         p->place_width > 8 ||
+        ((p->type != RUN_PAGE_LEAF && p->type != RUN_PAGE_INNER) || !p->count ||
+         p->start_width > 8 || p->seq_width > 8 || p->place_width > 8 ||
          (size_t)p->count * p->row_size > RUN_PAGE_ROOM)) {
         tt_run_page_put(p);
         return damaged(run, number, err);
