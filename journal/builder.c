@@ -386,12 +386,39 @@ static int scan_frame(void *opaque, const struct tt_frame *f,
     return tt_history_take_frame(b->catalog->rest, f, table);
 }
 
+/*
+ * Is there what should be missing?  Then the medium had an error for a moment
+ * only; or the frame is stale, which a scan knows.
+ */
+static bool can_be_read(const struct tt_builder *b, uint64_t offset)
+{
+    const struct tt_scan *scan = &b->catalog->rest->scan;
+    uint8_t head[TT_HEAD_MAX];
+    struct tt_frame f;
+
+    return tt_frame_read(&b->super, b->src, offset, head, &f, NULL) > 0 &&
+           tt_frame_links(scan->empty ? NULL : &scan->last, &f);
+}
+
 static int scan_damage(void *opaque, const struct tt_damage *d)
 {
     struct tt_builder *b = opaque;
+    uint64_t look, next = tt_segment_offset(
+                       &b->super, tt_segment_at(&b->super, d->offset) + 1);
+    int ret =
+        tt_catalog_look(&b->super, b->src, d, &look, b->catalog->rest->err);
 
+    if (ret < 0) {
+        return ret;
+    }
+    if (b->catalog->rest->scan.unreadable &&
+        (can_be_read(b, d->offset) || can_be_read(b, next))) {
+        return -TT_ECHANGED; /* not now: it is covered another time */
+    }
     b->damaged = true;
-    return tt_history_take_damage(b->catalog->rest, d);
+    return tt_catalog_add_look(b->catalog, look)
+               ? tt_history_take_damage(b->catalog->rest, d)
+               : no_memory(b->catalog->rest->err);
 }
 
 /* Makes the rest what it was. */
@@ -416,6 +443,7 @@ static int scan_stretch(struct tt_builder *b)
     struct tt_history *h = b->catalog->rest;
     uint64_t from = b->last_seq ? b->next_offset : 0;
     struct tt_builder_stats stats = b->stats;
+    size_t looks = b->catalog->look_count;
     struct bytes before = { 0 };
     struct pend_mark mark;
     struct tt_error err = { 0 };
@@ -444,6 +472,7 @@ static int scan_stretch(struct tt_builder *b)
 
         tt_pend_back(&b->pend, &mark);
         b->stats = stats;
+        b->catalog->look_count = looks;
         ret = take_back(b, &before);
         if (ret == 0 && failed) {
             if (b->err) {

@@ -5,6 +5,7 @@
  *   head       magic, version, UUID, where reading goes on
  *   runs       in order of what they cover, without holes
  *   rest       see rest.c
+ *   looks      what lies at the places of the rest's damages
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -16,7 +17,7 @@
 #include "run.h"
 
 #define MAGIC "TTJCAT\r\n"
-#define VERSION 1u
+#define VERSION 2u
 
 /*
  * When so many runs of about one size lie side by side they are merged: so
@@ -57,6 +58,7 @@ void tt_catalog_free(struct tt_catalog *c)
     if (c) {
         tt_history_free(c->rest);
         free(c->runs);
+        free(c->looks);
         free(c);
     }
 }
@@ -93,6 +95,9 @@ uint8_t *tt_catalog_encode(const struct tt_catalog *c, size_t *ret_length)
     }
     if (c->next_offset) {
         tt_rest_encode(c->rest, &b);
+        for (size_t i = 0; i < c->look_count; i++) {
+            bytes_put64(&b, c->looks[i]);
+        }
     }
     if (b.failed) {
         free(b.p);
@@ -140,6 +145,19 @@ static int get_runs(struct tt_catalog *c, struct byte_reader *r)
     return !r->bad && seq == c->last_seq;
 }
 
+static int get_looks(struct tt_catalog *c, struct byte_reader *r)
+{
+    size_t count;
+
+    tt_history_damages(c->rest, &count);
+    for (size_t i = 0; i < count && !r->bad; i++) {
+        if (!tt_catalog_add_look(c, bytes_get64(r))) {
+            return -TT_ENOMEM;
+        }
+    }
+    return !r->bad;
+}
+
 static int decode(struct tt_catalog *c, struct byte_reader *r,
                   const struct tt_super *super)
 {
@@ -160,6 +178,7 @@ static int decode(struct tt_catalog *c, struct byte_reader *r,
     if (ret > 0 && c->next_offset) {
         ret = tt_rest_decode(c->rest, r);
         ret = ret == -TT_EINDEX ? 0 : ret < 0 ? ret : 1;
+        ret = ret > 0 ? get_looks(c, r) : ret;
     }
     return ret > 0 ? r->left == 0 && !r->bad : ret;
 }
@@ -200,10 +219,53 @@ static int is_other(const struct tt_catalog *c, struct tt_error *err)
                    c->next_offset);
 }
 
-int tt_catalog_check(const struct tt_catalog *c, const struct tt_source *src,
+/*
+ * 1 and *f, or 0 if none is there or the medium has an error: who makes the
+ * index anew will find another place for its end.
+ */
+static int end_frame(const struct tt_catalog *c, const struct tt_super *super,
+                     const struct tt_source *src, struct tt_frame *f,
                      struct tt_error *err)
 {
     uint8_t head[TT_HEAD_MAX];
+    struct tt_error e = { 0 };
+    int ret = tt_frame_read(super, src, c->next_offset, head, f, &e);
+
+    if (ret == -TT_EIO && e.os_errno == EIO) {
+        return 0;
+    }
+    if (ret < 0 && err) {
+        *err = e;
+    }
+    return ret;
+}
+
+static int check_looks(const struct tt_catalog *c, const struct tt_super *super,
+                       const struct tt_source *src, struct tt_error *err)
+{
+    size_t count;
+    const struct tt_damage *d = tt_history_damages(c->rest, &count);
+
+    for (size_t i = 0; i < count && i < c->look_count; i++) {
+        uint64_t look;
+        int ret = tt_catalog_look(super, src, &d[i], &look, err);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (look != c->looks[i]) {
+            return tt_fail(err, TT_EINDEX, 0,
+                           "the index is not of this journal: where that was "
+                           "damaged, at %" PRIu64 ", it holds something else",
+                           d[i].offset);
+        }
+    }
+    return 0;
+}
+
+int tt_catalog_check(const struct tt_catalog *c, const struct tt_source *src,
+                     struct tt_error *err)
+{
     struct tt_super super;
     struct tt_frame f;
     int ret = tt_super_read(src, &super, NULL, err);
@@ -217,13 +279,13 @@ int tt_catalog_check(const struct tt_catalog *c, const struct tt_source *src,
     if (!c->next_offset) {
         return 0;
     }
-    ret = tt_frame_read(&super, src, c->next_offset, head, &f, err);
+    ret = end_frame(c, &super, src, &f, err);
     if (ret < 0) {
         return ret;
     }
     return ret > 0 && f.own_chain == c->next_chain &&
                    f.first_seq == c->last_seq + 1
-               ? 0
+               ? check_looks(c, &super, src, err)
                : is_other(c, err);
 }
 
@@ -279,6 +341,63 @@ uint64_t tt_catalog_last_seq(const struct tt_catalog *c)
 uint64_t tt_catalog_end_offset(const struct tt_catalog *c)
 {
     return c->next_offset;
+}
+
+/* ---- damages ----------------------------------------------------------- */
+
+/* As much as a header and its table may be, but nothing behind @end. */
+static int look_at(const struct tt_source *src, uint64_t offset, uint64_t end,
+                   uint64_t *look, struct tt_error *err)
+{
+    uint8_t buf[TT_HEAD_MAX] = { 0 };
+    uint64_t length = end - offset < sizeof(buf) ? end - offset : sizeof(buf);
+    uint64_t there = offset < src->size ? src->size - offset : 0;
+    int ret = 0;
+
+    there = there < length ? there : length;
+    if (there) {
+        ret = src->read(src->opaque, offset, buf, there);
+    }
+    if (ret < 0 && ret != -EIO) {
+        return tt_fail(err, TT_EIO, -ret,
+                       "cannot read the journal at %" PRIu64 ": %s", offset,
+                       strerror(-ret));
+    }
+    *look = *look * 31 + (ret < 0 ? 1 : tt_checksum(buf, length));
+    return 0;
+}
+
+/*
+ * A frame that is missing lay where the damage begins, or at the start of the
+ * next segment.
+ */
+int tt_catalog_look(const struct tt_super *super, const struct tt_source *src,
+                    const struct tt_damage *d, uint64_t *ret_look,
+                    struct tt_error *err)
+{
+    uint64_t end = d->offset + d->length, next;
+    int ret;
+
+    *ret_look = 0;
+    if (d->offset < super->segments_offset || end <= d->offset) {
+        return 0;
+    }
+    next = tt_segment_offset(super, tt_segment_at(super, d->offset) + 1);
+    ret = look_at(src, d->offset, end < next ? end : next, ret_look, err);
+    if (ret == 0 && end > next) {
+        ret = look_at(src, next, end, ret_look, err);
+    }
+    return ret;
+}
+
+bool tt_catalog_add_look(struct tt_catalog *c, uint64_t look)
+{
+    if (!tt_history_room(&c->looks, c->look_count, &c->look_room,
+                         sizeof(*c->looks))) {
+        return false;
+    }
+    c->looks[c->look_count++] = look;
+    return true;
 }
 
 /* ---- runs -------------------------------------------------------------- */

@@ -20,6 +20,12 @@ struct tt_catalog {
     struct tt_run_info *runs;
     size_t run_count, run_room;
     /*
+     * For each of the rest's damages what lay at its place when it was found.
+     * What can be read again must be used: then this is not what lies there.
+     */
+    uint64_t *looks;
+    size_t look_count, look_room;
+    /*
      * What is covered ends before the frame at next_offset, a segment's start;
      * next_chain is that frame's own chain value, end_chain that of the one
      * before.  All 0: nothing is covered.
@@ -34,6 +40,11 @@ int tt_catalog_rest(const struct tt_catalog *c, struct tt_history *h,
 /* Are @runs those that @c names? */
 int tt_catalog_has_runs(const struct tt_catalog *c, struct tt_run *const *runs,
                         size_t run_count, struct tt_error *err);
+/* Looks at the place of a damage.  0, or a negative code. */
+int tt_catalog_look(const struct tt_super *super, const struct tt_source *src,
+                    const struct tt_damage *d, uint64_t *ret_look,
+                    struct tt_error *err);
+bool tt_catalog_add_look(struct tt_catalog *c, uint64_t look);
 bool tt_catalog_add_run(struct tt_catalog *c, const struct tt_run_info *info);
 
 #endif
