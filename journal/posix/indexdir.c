@@ -64,25 +64,29 @@ static mode_t folder_mode(const struct stat *journal)
  * journal, and root makes it for whom the journal belongs to, who could not
  * extend it otherwise.  If that fails it still serves us.
  */
-static void share_folder(const char *path, const struct stat *journal)
+static void share_folder(int fd, const struct stat *journal)
 {
-    if ((geteuid() == 0 &&
-         lchown(path, journal->st_uid, journal->st_gid) < 0) ||
-        chmod(path, folder_mode(journal)) < 0) {
+    if (fchmod(fd, folder_mode(journal)) < 0 ||
+        (geteuid() == 0 && fchown(fd, journal->st_uid, journal->st_gid) < 0)) {
         errno = 0;
     }
+}
+
+/* By name it may be another's meanwhile: where it lies others may write. */
+static bool is_new(const struct stat *st)
+{
+    return st->st_uid == geteuid() && !(st->st_mode & (S_IRWXG | S_IRWXO));
 }
 
 /* 0, or -errno: it cannot be used. */
 static int open_folder(const char *path, const struct stat *journal, bool make,
                        struct tt_index_dir *d)
 {
+    bool made = make && mkdir(path, 0700) == 0;
     struct stat st;
     int fd, r = 0;
 
-    if (make && mkdir(path, 0700) == 0) {
-        share_folder(path, journal);
-    } else if (make && errno != EEXIST) {
+    if (make && !made && errno != EEXIST) {
         return -errno;
     }
     fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -99,6 +103,9 @@ static int open_folder(const char *path, const struct stat *journal, bool make,
     if (r < 0) {
         close(fd);
         return r;
+    }
+    if (made && is_new(&st)) {
+        share_folder(fd, journal);
     }
     *d = (struct tt_index_dir){ .fd = fd, .path = g_strdup(path) };
     d->writable = faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) == 0;
@@ -205,11 +212,29 @@ static bool still_named(const struct tt_index_dir *d, int fd)
            a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* The file that all lock.  Root makes it for whom the folder belongs to. */
+static int open_lock(const struct tt_index_dir *d)
+{
+    int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, fd;
+    struct stat st;
+
+    do {
+        fd = openat(d->fd, LOCK, flags);
+        if (fd >= 0 || errno != ENOENT) {
+            return fd;
+        }
+        fd = openat(d->fd, LOCK, flags | O_CREAT | O_EXCL, 0600);
+    } while (fd < 0 && errno == EEXIST);
+    if (fd >= 0 && geteuid() == 0 && fstat(d->fd, &st) == 0 &&
+        fchown(fd, st.st_uid, st.st_gid) < 0) {
+        errno = 0;
+    }
+    return fd;
+}
+
 static int lock_once(const struct tt_index_dir *d, bool wait)
 {
-    int fd =
-        openat(d->fd, LOCK,
-               O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+    int fd = open_lock(d);
     int r;
 
     if (fd < 0) {
