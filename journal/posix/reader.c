@@ -267,8 +267,14 @@ static void mend(struct tt_reader *r, const struct tt_index_set *set)
     bool grown;
 
     tt_store_forget(r->store, set);
-    if (++r->mended < MENDED_MAX) {
-        extend(r, OPEN_SEGMENTS, &grown, NULL);
+    if (++r->mended >= MENDED_MAX) {
+        return;
+    }
+    /* all of history in memory would cost more than to wait for another */
+    for (unsigned i = 0;
+         i < BUSY_TRIES && extend(r, OPEN_SEGMENTS, &grown, NULL) > 0;
+         i = grown ? 0 : i + 1) {
+        g_usleep(BUSY_US);
     }
 }
 
