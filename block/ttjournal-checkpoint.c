@@ -90,7 +90,7 @@ static void ttj_begin_new_map(BDRVTtjournalState *s)
     uint64_t at = 0, run;
 
     if (s->map_links < 64 ||
-        s->map_links * 32ull + s->map_ranges < s->whole_ranges) {
+        s->map_links * 32ull + s->map_ranges < 2 * s->whole_ranges) {
         return;
     }
     s->whole_ranges = 0;

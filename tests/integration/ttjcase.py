@@ -28,6 +28,7 @@ class Case:
         write_file(self.disk, self.known)
         t.create(self.journal, self.disk, '4M', '--ahead', '0')
         self.node, self.kwargs = node, kwargs
+        self.touched = set()
 
     def start(self, options=HOLDING):
         self.recorder = Recorder(self.t, self.disk, self.journal,
@@ -37,11 +38,15 @@ class Case:
         self.h = [self.recorder.connect(structured=False) for _ in range(2)]
         self.flight = Flight(self.h, 16)
 
-    def issue(self, length=32 * KIB, flags=0):
-        """A write where no other one in flight is."""
+    def issue(self, length=32 * KIB, flags=0, first=False):
+        """A write where no other one in flight is; or where there was none
+        before, so that what was there has to be captured."""
         slots = set(range(DISK // (64 * KIB))) - {
             at // (64 * KIB) for at, _ in self.flight.requests.values()}
-        at = self.t.random.choice(sorted(slots)) * 64 * KIB
+        slots -= self.touched if first else set()
+        slot = self.t.random.choice(sorted(slots))
+        self.touched.add(slot)
+        at = slot * 64 * KIB
         buf = nbd.Buffer.from_bytearray(bytearray(self.t.bytes(length)))
         self.flight.issue((at, bytes(buf.to_bytearray())),
                           lambda h: h.aio_pwrite(buf, at, flags=flags))
