@@ -37,8 +37,8 @@ void tt_reader_close(struct tt_reader *r);
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err);
 
 /*
- * For a server, some times a second, by one thread (follower.h): takes in what
- * was appended since, so that no reader has to, and keeps the index up to date.
+ * For a server, once or twice a second, by one thread: takes in what was
+ * appended since, so that no reader has to, and keeps the index up to date.
  */
 int tt_reader_follow(struct tt_reader *r, struct tt_error *err);
 
