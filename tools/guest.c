@@ -78,6 +78,7 @@ static char *device_name(const struct view_request *req)
 static int start_guestmount(struct view *v, const struct view_request *req,
                             const char *const *env)
 {
+    static const char *const safe[] = { "ro", "nosuid", "nodev", "noexec" };
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *device = device_name(req);
     g_autofree char *name = g_path_get_basename(v->run_dir);
@@ -90,8 +91,12 @@ static int start_guestmount(struct view *v, const struct view_request *req,
      * which kind it is only the virtual machine knows */
     argv_add(argv, "--mount=%s:/:ro%s", device,
              req->no_replay ? ",norecovery" : "");
+    for (size_t i = 0; i < G_N_ELEMENTS(safe); i++) {
+        argv_add(argv, "-o"); /* it takes one at a time */
+        argv_add(argv, "%s", safe[i]);
+    }
     argv_add(argv, "-o");
-    argv_add(argv, "nosuid,nodev,noexec,fsname=%s", v->source);
+    argv_add(argv, "fsname=%s", v->source);
     argv_add(argv, "%s", v->target);
     return view_start_helper(v, argv, env);
 }

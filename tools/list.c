@@ -175,7 +175,8 @@ static void print_found(JsonBuilder *b, const char *line)
     if (device == NULL) { /* a warning of qemu's or the like */
         tool_warn("libguestfs: %s", line);
     } else if (b == NULL) {
-        printf("  %s: --volume %s\n", text, device);
+        printf("  %s: --volume %s\n", text,
+               g_str_has_prefix(device, "/dev/") ? device + 5 : device);
     } else {
         json_builder_begin_object(b);
         json_string(b, "device", device);

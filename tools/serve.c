@@ -81,20 +81,29 @@ int view_server_failed(const struct view *v, const char *what)
 
 /* ---- serving ----------------------------------------------------------- */
 
+static char *plugin;
+
 /* The plugin of the same build, or the installed one. */
 static char *find_plugin(void)
 {
     g_autofree char *exe = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *dir = exe ? g_path_get_dirname(exe) : NULL;
-    g_autofree char *plugin =
+    g_autofree char *built =
         dir ? g_build_filename(dir, "..", "nbd-plugin",
                                "nbdkit-ttview-plugin.so", NULL)
             : NULL;
 
-    if (plugin != NULL && access(plugin, R_OK) == 0) {
-        return g_steal_pointer(&plugin);
+    if (built != NULL && access(built, R_OK) == 0) {
+        return g_steal_pointer(&built);
     }
     return g_strdup("ttview");
+}
+
+void view_find_plugin(void)
+{
+    if (plugin == NULL) {
+        plugin = find_plugin();
+    }
 }
 
 void argv_add(GPtrArray *argv, const char *fmt, ...)
@@ -113,7 +122,6 @@ void argv_add(GPtrArray *argv, const char *fmt, ...)
 static void add_nbdkit(GPtrArray *argv, const struct view_request *req,
                        unsigned i, bool overlay)
 {
-    g_autofree char *plugin = find_plugin();
     const struct view_disk *disk = &req->disks[i];
     bool cut = req->partition > 0 && i == 0;
 

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "view.h"
@@ -27,6 +28,19 @@
 #define HELPER_END_MS 60000
 
 /* ---- up ----------------------------------------------------------------- */
+
+/* A program may call what it mounts otherwise than we have asked it to. */
+static int adopt(struct view *v, const char *before)
+{
+    g_autofree char *topmost = view_topmost(v->target);
+
+    if (topmost == NULL || g_strcmp0(topmost, before) == 0) {
+        return EXIT_OK;
+    }
+    g_free(v->source);
+    v->source = g_steal_pointer(&topmost);
+    return view_save(v);
+}
 
 int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
 {
@@ -38,6 +52,7 @@ int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
         .env = env,
         .dies_with_us = v->is_private,
     };
+    g_autofree char *before = view_topmost(v->target);
     int status = view_save(v); /* the source, before it is there */
 
     g_ptr_array_add(argv, NULL);
@@ -50,8 +65,30 @@ int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
             return view_server_failed(v, argv->pdata[0]);
         }
         process_pause();
+        status = adopt(v, before);
     }
     return status;
+}
+
+/* It must answer, and be mounted as was asked for. */
+static int check_mount(const struct view *v)
+{
+    const unsigned long want = ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC;
+    struct statvfs st;
+
+    if (statvfs(v->target, &st) < 0) {
+        return v->helper.pid > 0 && !process_alive(&v->helper)
+                   ? view_server_failed(v, "mounting")
+                   : tool_fail(EXIT_NO_VIEW, "%s: %s", v->target,
+                               g_strerror(errno));
+    }
+    if ((st.f_flag & want) != want) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "%s is not mounted ro,nosuid,nodev,noexec: that is a "
+                         "bug",
+                         v->target);
+    }
+    return EXIT_OK;
 }
 
 static void describe(struct view *v, const struct view_request *req)
@@ -76,6 +113,9 @@ static int build(struct view *v, const struct view_request *req)
         }
     }
     if (status == EXIT_OK) {
+        status = check_mount(v);
+    }
+    if (status == EXIT_OK) {
         status = view_save(v);
     }
     if (status != EXIT_OK) {
@@ -89,6 +129,7 @@ int view_up(struct view *v, const struct view_request *req, const char *target)
     int status;
 
     *v = (struct view){ .device_fd = -1, .lock = -1 };
+    view_find_plugin();
     v->target = view_canonical(target);
     if (v->target == NULL) {
         return tool_fail(EXIT_USAGE, "%s: %s", target, g_strerror(errno));
@@ -134,6 +175,7 @@ static int claim_private(struct view *v)
     int status = base ? EXIT_OK : EXIT_IO;
 
     *v = (struct view){ .device_fd = -1, .lock = -1, .is_private = true };
+    view_find_plugin();
     if (base != NULL && geteuid() == 0) {
         status = go_private(base);
     }

@@ -114,6 +114,11 @@ char *view_topmost(const char *target);
 
 /* ---- serve.c: a moment as a block device, a file, or sockets ------------ */
 
+/*
+ * Finds the plugin, once.  In another mount namespace we could not tell where
+ * we are ourselves.
+ */
+void view_find_plugin(void);
 /* Makes v->file or v->device of the first disk. */
 int view_serve(struct view *v, const struct view_request *req);
 /* Makes v->device of v->file, if that is not done yet. */
