@@ -53,7 +53,16 @@ static void add_disks(GPtrArray *argv, const struct view *v,
     }
 }
 
-/* Whatever it makes goes with the run directory. */
+/* Where it keeps the virtual machine's files, for all to come. */
+static const char *cache_dir(void)
+{
+    const char *dir = g_getenv("LIBGUESTFS_CACHEDIR");
+
+    dir = dir ? dir : g_getenv("TMPDIR");
+    return dir ? dir : "/var/tmp";
+}
+
+/* Whatever else it makes goes with the run directory. */
 static char **environment(const struct view *v, char **ret_dir)
 {
     char **env = g_new0(char *, 4);
@@ -61,10 +70,81 @@ static char **environment(const struct view *v, char **ret_dir)
 
     env[0] = g_strdup_printf("LIBGUESTFS_TMPDIR=%s", dir);
     env[1] = g_strdup_printf("XDG_RUNTIME_DIR=%s", dir);
-    env[2] = g_strdup_printf("TMPDIR=%s", dir);
+    env[2] = g_strdup_printf("LIBGUESTFS_CACHEDIR=%s", cache_dir());
     *ret_dir = dir;
     return env;
 }
+
+/* ---- sockets ------------------------------------------------------------ */
+
+/* The folder of libguestfs' socket in a command line of QEMU's, or NULL. */
+static char *socket_dir(const char *cmdline, gsize length)
+{
+    const char *end = g_strstr_len(cmdline, (gssize)length, "/guestfsd.sock");
+    const char *start = end;
+
+    while (start != NULL && start > cmdline && start[-1] != '=' &&
+           start[-1] != '\0') {
+        start--;
+    }
+    return start && *start == '/' ? g_strndup(start, (gsize)(end - start))
+                                  : NULL;
+}
+
+/*
+ * For root it makes its sockets in /tmp, whatever we say, and if it is killed
+ * they stay: remember where, as long as QEMU's command line tells.
+ */
+static void find_litter(struct view *v)
+{
+    g_autofree char *path = g_strdup_printf(
+        "/proc/%d/task/%d/children", (int)v->helper.pid, (int)v->helper.pid);
+    g_autofree char *text = NULL;
+    g_auto(GStrv) children = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return;
+    }
+    children = g_strsplit(text, " ", -1);
+    for (char **c = children; *c != NULL && v->litter == NULL; c++) {
+        g_autofree char *file = g_strdup_printf("/proc/%s/cmdline", *c);
+        g_autofree char *cmdline = NULL;
+        gsize length;
+
+        if (**c != '\0' && g_file_get_contents(file, &cmdline, &length, NULL)) {
+            v->litter = socket_dir(cmdline, length);
+        }
+    }
+}
+
+int guest_note_litter(struct view *v)
+{
+    if (v->litter != NULL || g_strcmp0(v->how, "libguestfs") != 0 ||
+        !process_alive(&v->helper)) {
+        return EXIT_OK;
+    }
+    find_litter(v);
+    return v->litter ? view_save(v) : EXIT_OK;
+}
+
+void guest_remove_litter(struct view *v)
+{
+    static const char *const names[] = { "guestfsd.sock", "console.sock",
+                                         "qmp.sock" };
+    g_autofree char *name = v->litter ? g_path_get_basename(v->litter) : NULL;
+
+    if (name == NULL || !g_str_has_prefix(name, "libguestfs")) {
+        return;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(v->litter, names[i], NULL);
+
+        unlink(path);
+    }
+    rmdir(v->litter); /* it did so itself unless it was killed */
+}
+
+/* ---- mounting, listing -------------------------------------------------- */
 
 static char *device_name(const struct view_request *req)
 {

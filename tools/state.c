@@ -120,7 +120,7 @@ static char *our_namespace(void)
     X(source)                                                                  \
     X(device)                                                                  \
     X(nbd_owner)                                                               \
-    X(file) X(mount_namespace) X(journal) X(when) X(fs_type) X(how)
+    X(file) X(litter) X(mount_namespace) X(journal) X(when) X(fs_type) X(how)
 
 int view_save(const struct view *v)
 {

@@ -65,7 +65,10 @@ int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
             return view_server_failed(v, argv->pdata[0]);
         }
         process_pause();
-        status = adopt(v, before);
+        status = guest_note_litter(v);
+        if (status == EXIT_OK) {
+            status = adopt(v, before);
+        }
     }
     return status;
 }
@@ -252,7 +255,9 @@ int view_down(struct view *v)
     int status = unmount_target(v);
 
     if (status == EXIT_OK) {
+        guest_note_litter(v);
         process_end(&v->helper, mounted ? HELPER_END_MS : 0);
+        guest_remove_litter(v);
         status = unmount_target(v); /* it may just have been mounting */
     }
     if (status == EXIT_OK) {

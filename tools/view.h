@@ -57,6 +57,7 @@ struct view {
     struct process servers[VIEW_DISKS];
     struct process backend; /* nbdfuse's nbdkit */
     struct process helper;  /* that serves the file system itself */
+    char *litter;           /* a folder a killed libguestfs leaves */
     bool is_private;        /* ends with this command */
     char *mount_namespace;  /* where the target is */
 
@@ -143,6 +144,9 @@ const char *fs_offer(const char *type);
 const char *guest_missing(void);
 /* Mounts in libguestfs' virtual machine; serves by itself. */
 int guest_mount(struct view *v, const struct view_request *req);
+/* Notes what a killed libguestfs would leave, and removes that. */
+int guest_note_litter(struct view *v);
+void guest_remove_litter(struct view *v);
 /* Lists what libguestfs finds: lines "DEVICE: TYPE"; g_free() it. */
 int guest_list(struct view *v, const struct view_request *req, char **ret);
 
