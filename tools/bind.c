@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <posix/reader.h>
 #include <posix/zone.h>
@@ -134,6 +135,10 @@ static int bind_disk(struct view_disk *disk, const char *text,
     if (!g_file_test(disk->journal, G_FILE_TEST_EXISTS)) {
         return tool_fail(EXIT_NOT_JOURNAL, "%s: there is no such journal",
                          disk->journal);
+    }
+    if (access(disk->journal, R_OK) < 0) {
+        return tool_fail(EXIT_NOT_JOURNAL, "%s: cannot be opened: %s",
+                         disk->journal, g_strerror(errno));
     }
     if (tt_reader_open(disk->journal, disk->live, &r, &err) < 0) {
         status = tool_report(&err);

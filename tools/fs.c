@@ -297,6 +297,7 @@ static int mount_by_fuse(struct view *v, const struct fs_kind *kind,
     if (ext) {
         /* fakeroot: whoever may read the disk may read all that is on it */
         argv_add(argv, "-f");
+        argv_add(argv, "-r"); /* its "ro" does not reach the kernel */
         argv_add(argv, "-o");
         argv_add(argv, SAFE ",fakeroot%s", strict ? ",norecovery" : "");
     } else if (strcmp(kind->fuse, "ntfs-3g") == 0) {
