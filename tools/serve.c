@@ -329,11 +329,16 @@ static int serve_socket(struct view *v, const struct view_request *req,
     g_autofree char *ready = view_path(v, name);
     int status;
 
-    argv_add(argv, "nbdkit");
-    argv_add(argv, "--foreground");
-    if (v->is_private) {
-        argv_add(argv, "--exit-with-parent");
+    /* nbdkit (1.32 at least) in the foreground ends with its parent, also
+     * without being told so: then it must not be us */
+    if (!v->is_private) {
+        argv_add(argv, "sh");
+        argv_add(argv, "-c");
+        argv_add(argv, "\"$@\" & wait");
+        argv_add(argv, "sh");
     }
+    argv_add(argv, "nbdkit");
+    argv_add(argv, "--exit-with-parent");
     argv_add(argv, "--unix=%s", socket);
     argv_add(argv, "--pidfile=%s", ready); /* written when it listens */
     add_nbdkit(argv, req, i, overlay);
