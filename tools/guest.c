@@ -80,7 +80,8 @@ static char **environment(const struct view *v, char **ret_dir)
 /* The folder of libguestfs' socket in a command line of QEMU's, or NULL. */
 static char *socket_dir(const char *cmdline, gsize length)
 {
-    const char *end = g_strstr_len(cmdline, (gssize)length, "/guestfsd.sock");
+    static const char name[] = "/guestfsd.sock";
+    const char *end = memmem(cmdline, length, name, strlen(name));
     const char *start = end;
 
     while (start != NULL && start > cmdline && start[-1] != '=' &&

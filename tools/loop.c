@@ -28,7 +28,7 @@ static int fail(const char *device)
 
     return tool_fail(EXIT_NO_VIEW, "attaching a loop device: %s: %s%s", device,
                      g_strerror(e),
-                     e == EACCES || e == EPERM ? " (mounting takes root)" : "");
+                     geteuid() != 0 ? " (mounting takes root)" : "");
 }
 
 /* One try; EBUSY in errno means that somebody was faster. */
