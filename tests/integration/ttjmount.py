@@ -5,12 +5,11 @@ import contextlib
 import glob
 import json
 import os
-import shutil
 import subprocess
 import time
 
 from ttjtest import (KIB, MIB, Recorder, Skip, built, check, check_equal,
-                     first_difference, need, read_file, sha)
+                     need, read_file)
 
 START = 2 * MIB          # of the partition that holds a file system
 LIMIT = 60               # seconds what must happen by itself may take
