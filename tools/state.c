@@ -401,9 +401,9 @@ static int remove_one(const char *path, const struct stat *st, int type,
 
 int view_forget(struct view *v)
 {
-    /* never across a mount: what is behind one is not ours to remove */
-    if (nftw(v->run_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) <
-            0 &&
+    /* not with FTW_MOUNT: overlayfs gives files another device than folders.
+     * Nothing is mounted in there any more, or it stays, being in use */
+    if (nftw(v->run_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 &&
         errno != ENOENT) {
         return tool_fail(EXIT_NO_VIEW, "%s: %s", v->run_dir, g_strerror(errno));
     }
