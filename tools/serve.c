@@ -453,5 +453,5 @@ int view_unserve(struct view *v)
     }
     process_end(&v->backend, SERVER_END_MS);
     g_clear_pointer(&v->file, g_free);
-    return EXIT_OK;
+    return unmount_fuse(v); /* nbdfuse may just have been mounting */
 }
