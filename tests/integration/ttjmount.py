@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from ttjtest import (KIB, MIB, Recorder, Skip, built, check, check_equal,
-                     need, read_file)
+                     need, read_file, sha)
 
 START = 2 * MIB          # of the partition that holds a file system
 LIMIT = 60               # seconds what must happen by itself may take
@@ -69,7 +69,8 @@ def make_fs(t, kind, partitioned):
         f.truncate((size + 3) * MIB)
     run(need('sfdisk'), '-q', disk, input=f'label: '
         f'{t.random.choice(("dos", "gpt"))}\n'
-        f'start=2048,size=1024\nstart={START // 512},size={size * MIB // 512}\n')
+        f'start=2048,size=1024\nstart={START // 512},'
+        f'size={size * MIB // 512}\n')
     run('dd', f'if={fs}', f'of={disk}', 'bs=1M', f'seek={START // MIB}',
         'conv=notrunc,sparse', 'status=none')
     os.unlink(fs)
@@ -209,20 +210,26 @@ def processes(word):
     return found
 
 
+def run_dirs(t, base):
+    """Where the state of views of this test would be: others may have some
+    of their own."""
+    targets = glob.glob(f'{t.dir}/*') + glob.glob(f'{t.dir}/user/*')
+    return [f'{base}/{sha(x.encode())[:16]}' for x in targets
+            if not os.path.isfile(x)]
+
+
 def left_behind(t, base='/run/ttjournal'):
     """All that belongs to this test's views and should be gone."""
+    folders = run_dirs(t, base)
     found = [f'process {pid}: {text}' for pid, text in processes('.ttj')
              if t.dir in text]
     found += [line for line in
               read_file('/proc/self/mounts').decode().splitlines()
-              if f'{t.dir}/view' in line or f' {base}/' in line]
+              if f'{t.dir}/view' in line or f'{t.dir}/user/' in line or
+              any(f'{x}/' in line for x in folders)]
     found += [line for line in run('losetup', '-a').splitlines()
-              if base in line]
-    for path in glob.glob(f'{base}/*'):
-        with contextlib.suppress(OSError):
-            if t.dir in read_file(f'{path}/state').decode():
-                found.append(path)
-    return found
+              if any(f'{x}/' in line for x in folders)]
+    return found + [x for x in folders if os.path.lexists(x)]
 
 
 def check_clean(t, when, **kwargs):
