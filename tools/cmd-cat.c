@@ -19,24 +19,6 @@
 
 #include "view.h"
 
-static gchar *opt_disk, *opt_tz, *opt_via;
-static gint opt_partition;
-static gboolean opt_no_replay;
-
-static const GOptionEntry entries[] = {
-    { "disk", 'd', 0, G_OPTION_ARG_STRING, &opt_disk,
-      "Where the live disk is: a raw image, a device or an NBD URI", "WHERE" },
-    { "partition", 'p', 0, G_OPTION_ARG_INT, &opt_partition,
-      "Read from this partition of the disk", "N" },
-    { "no-replay", 0, 0, G_OPTION_ARG_NONE, &opt_no_replay,
-      "Do not replay the file system's own journal", NULL },
-    { "via", 0, 0, G_OPTION_ARG_STRING, &opt_via,
-      "How to make a block device of it", "nbdfuse|nbd" },
-    { "tz", 0, 0, G_OPTION_ARG_STRING, &opt_tz, "Zone of times that have none",
-      "ZONE" },
-    { NULL },
-};
-
 static int open_inside(const char *root, const char *path)
 {
     struct open_how how = {
@@ -173,32 +155,23 @@ static int split(const char *arg, char **ret_journal, char **ret_text,
 
 static int run(const struct tool_command *command, int argc, char **argv)
 {
-    int status = tool_parse(command, entries, &argc, &argv, 1, 1);
-    g_autofree char *journal = NULL, *text = NULL, *when = NULL,
-                    *absolute = NULL;
+    int status = tool_parse(command, view_options, &argc, &argv, 1, 1);
+    g_autofree char *journal = NULL, *text = NULL;
     struct view_request req;
     char *path = NULL;
 
     if (status == EXIT_OK) {
-        status = view_check_options(opt_partition, opt_via);
-    }
-    if (status == EXIT_OK) {
         status = split(argv[1], &journal, &text, &path);
     }
-    if (status != EXIT_OK) {
-        return status;
+    if (status == EXIT_OK) {
+        process_catch_signals();
+        status = view_request(&req, journal, text);
     }
-    absolute = realpath(journal, NULL);
-    req = (struct view_request){
-        .journal = absolute ? absolute : journal,
-        .disk = opt_disk,
-        .partition = (unsigned)opt_partition,
-        .no_replay = opt_no_replay,
-        .via = opt_via,
-    };
-    process_catch_signals();
-    status = view_bind(&req, text, opt_tz, &when);
-    return status == EXIT_OK ? cat(&req, path) : status;
+    if (status == EXIT_OK) {
+        status = cat(&req, path);
+        view_request_clear(&req);
+    }
+    return status;
 }
 
 const struct tool_command cmd_cat = {

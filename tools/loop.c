@@ -28,7 +28,7 @@ static int fail(const char *device)
 
     return tool_fail(EXIT_NO_VIEW, "attaching a loop device: %s: %s%s", device,
                      g_strerror(e),
-                     e == EACCES || e == EPERM ? " (mounting takes root)" : "");
+                     geteuid() != 0 ? " (mounting takes root)" : "");
 }
 
 /* One try; EBUSY in errno means that somebody was faster. */
@@ -90,39 +90,47 @@ int loop_attach(const char *file, bool writable, char **ret_device, int *ret_fd)
     return status;
 }
 
-int loop_detach(const char *device)
+/* Is it @file that the device is attached to, and not another's by now? */
+static bool is_ours(const char *device, const char *file)
+{
+    g_autofree char *name = g_path_get_basename(device);
+    g_autofree char *path =
+        g_strdup_printf("/sys/block/%s/loop/backing_file", name);
+    g_autofree char *text = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return false;
+    }
+    g_strchomp(text);
+    return g_strcmp0(text, file) == 0;
+}
+
+int loop_detach(const char *device, const char *file)
 {
     gint64 deadline = g_get_monotonic_time() + DETACH_US;
-    struct loop_info64 info;
-    int fd = open(device, O_RDONLY | O_CLOEXEC);
-    int r;
+    int fd, r;
 
-    if (fd < 0) {
-        return errno == ENXIO || errno == ENOENT
-                   ? EXIT_OK
-                   : tool_fail(EXIT_NO_VIEW, "detaching %s: %s", device,
-                               g_strerror(errno));
-    }
-    /* ENXIO: gone already, as autoclear promised */
-    r = ioctl(fd, LOOP_CLR_FD);
-    if (r < 0 && errno != ENXIO) {
-        r = tool_fail(EXIT_NO_VIEW, "detaching %s: %s", device,
-                      g_strerror(errno));
-        close(fd);
-        return r;
-    }
-    close(fd);
     /* the kernel clears it behind our back, and tells nobody when it has */
-    while (g_get_monotonic_time() < deadline) {
+    while (is_ours(device, file)) {
+        if (g_get_monotonic_time() > deadline) {
+            return tool_fail(EXIT_NO_VIEW, "detaching %s: still in use",
+                             device);
+        }
         fd = open(device, O_RDONLY | O_CLOEXEC);
-        r = fd < 0 ? -1 : ioctl(fd, LOOP_GET_STATUS64, &info);
+        /* ENXIO: gone already, as autoclear promised */
+        r = fd < 0 ? -1 : ioctl(fd, LOOP_CLR_FD);
+        if (r < 0 && errno != ENXIO && errno != ENOENT && errno != EBUSY) {
+            r = tool_fail(EXIT_NO_VIEW, "detaching %s: %s", device,
+                          g_strerror(errno));
+            if (fd >= 0) {
+                close(fd);
+            }
+            return r;
+        }
         if (fd >= 0) {
             close(fd);
         }
-        if (r < 0) {
-            return EXIT_OK;
-        }
         process_pause();
     }
-    return tool_fail(EXIT_NO_VIEW, "detaching %s: still in use", device);
+    return EXIT_OK;
 }

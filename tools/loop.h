@@ -15,7 +15,10 @@
 int loop_attach(const char *file, bool writable, char **ret_device,
                 int *ret_fd);
 
-/* Detaches, and waits until the kernel has let go of the file. */
-int loop_detach(const char *device);
+/*
+ * Detaches @device if it is attached to @file, and not to another by now; and
+ * waits until the kernel has let go of the file.
+ */
+int loop_detach(const char *device, const char *file);
 
 #endif

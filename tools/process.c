@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -78,6 +79,11 @@ static uint64_t start_time(pid_t pid)
                                       : 0;
 }
 
+struct process process_of(pid_t pid)
+{
+    return (struct process){ .pid = pid, .start = start_time(pid) };
+}
+
 /* A pidfd of the process that was started, or -1 if it is gone. */
 static int open_process(const struct process *p)
 {
@@ -108,13 +114,30 @@ static void child_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void child(const char *const *argv, int output, bool dies_with_us,
-                  pid_t parent)
+/* Writes who we are to the file @note. */
+static void leave_note(const char *note)
+{
+    pid_t pid = getpid();
+    int fd = open(note, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (fd < 0 ||
+        dprintf(fd, "%d %" PRIu64 "\n", (int)pid, start_time(pid)) < 0) {
+        dprintf(STDERR_FILENO, "%s: %s\n", note, strerror(errno));
+        _exit(127);
+    }
+    close(fd);
+}
+
+static void child(const char *const *argv, const struct process_how *how,
+                  int output, pid_t parent)
 {
     int null = open("/dev/null", O_RDWR);
 
     child_signals();
-    if (dies_with_us) {
+    dup2(null, STDIN_FILENO);
+    dup2(output, STDOUT_FILENO);
+    dup2(output, STDERR_FILENO);
+    if (how->dies_with_us) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != parent) { /* it died before we asked */
             _exit(127);
@@ -122,16 +145,19 @@ static void child(const char *const *argv, int output, bool dies_with_us,
     } else {
         setsid();
     }
-    dup2(null, STDIN_FILENO);
-    dup2(output, STDOUT_FILENO);
-    dup2(output, STDERR_FILENO);
+    if (how->note != NULL) {
+        leave_note(how->note);
+    }
+    for (const char *const *e = how->env; e != NULL && *e != NULL; e++) {
+        putenv((char *)*e);
+    }
     execvp(argv[0], (char *const *)argv);
     dprintf(STDERR_FILENO, "%s: %s\n", argv[0], strerror(errno));
     _exit(127);
 }
 
-static int start(const char *const *argv, int output, bool dies_with_us,
-                 pid_t *ret_pid)
+static int start(const char *const *argv, const struct process_how *how,
+                 int output, pid_t *ret_pid)
 {
     pid_t parent = getpid();
     pid_t pid;
@@ -143,29 +169,45 @@ static int start(const char *const *argv, int output, bool dies_with_us,
                          g_strerror(errno));
     }
     if (pid == 0) {
-        child(argv, output, dies_with_us, parent);
+        child(argv, how, output, parent);
     }
     *ret_pid = pid;
     return EXIT_OK;
 }
 
-int process_start(const char *const *argv, const char *log, bool dies_with_us,
+int process_start(const char *const *argv, const struct process_how *how,
                   struct process *ret)
 {
-    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = open(how->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     pid_t pid = 0;
     int status;
 
     if (fd < 0) {
-        return tool_fail(EXIT_IO, "%s: cannot be written: %s", log,
+        return tool_fail(EXIT_IO, "%s: cannot be written: %s", how->log,
                          g_strerror(errno));
     }
-    status = start(argv, fd, dies_with_us, &pid);
+    status = start(argv, how, fd, &pid);
     close(fd);
     if (status == EXIT_OK) {
-        *ret = (struct process){ .pid = pid, .start = start_time(pid) };
+        *ret = process_of(pid);
     }
     return status;
+}
+
+struct process process_noted(const char *note)
+{
+    g_autofree char *text = NULL;
+    unsigned long long began;
+    struct process p = { 0 };
+    int pid;
+
+    /* without its end the writer was killed in the middle: it is no more */
+    if (g_file_get_contents(note, &text, NULL, NULL) &&
+        g_str_has_suffix(text, "\n") &&
+        sscanf(text, "%d %llu", &pid, &began) == 2) {
+        p = (struct process){ .pid = pid, .start = began };
+    }
+    return p;
 }
 
 /* Reads all that comes, until the other end is closed. */
@@ -181,16 +223,18 @@ static char *read_all(int fd)
     return g_string_free(s, FALSE);
 }
 
-int process_run(const char *const *argv, char **ret_output)
+int process_run(const char *const *argv, char **ret_output, int *ret_exit)
 {
+    static const struct process_how with_us = { .dies_with_us = true };
     int pipe_fds[2], how, status;
     pid_t pid;
 
     *ret_output = NULL;
+    *ret_exit = -1;
     if (pipe2(pipe_fds, O_CLOEXEC) < 0) {
         return tool_fail(EXIT_IO, "no pipe: %s", g_strerror(errno));
     }
-    status = start(argv, pipe_fds[1], true, &pid);
+    status = start(argv, &with_us, pipe_fds[1], &pid);
     close(pipe_fds[1]);
     if (status != EXIT_OK) {
         close(pipe_fds[0]);
@@ -202,7 +246,17 @@ int process_run(const char *const *argv, char **ret_output)
         continue;
     }
     g_strchomp(*ret_output);
-    return WIFEXITED(how) && WEXITSTATUS(how) == 0 ? EXIT_OK : EXIT_NO_VIEW;
+    if (WIFEXITED(how)) {
+        *ret_exit = WEXITSTATUS(how);
+    }
+    return EXIT_OK;
+}
+
+bool process_succeeds(const char *const *argv, char **ret_output)
+{
+    int code;
+
+    return process_run(argv, ret_output, &code) == EXIT_OK && code == 0;
 }
 
 /* ---- ending ------------------------------------------------------------ */

@@ -16,15 +16,34 @@ struct process {
     uint64_t start;
 };
 
+/* How a process is started. */
+struct process_how {
+    const char *log;        /* its output is added there */
+    const char *note;       /* it writes who it is there, first; or NULL */
+    const char *const *env; /* NAME=VALUE, besides ours, to a NULL; or NULL */
+    bool dies_with_us;      /* SIGTERM when we end; else it stays */
+};
+
 /*
- * Starts @argv with its output in @log.  With @dies_with_us it gets SIGTERM
- * when we end; else it has a session of its own and stays.
+ * Starts @argv.  What we hold with O_CLOEXEC, it holds until its note is
+ * written: a lock that is free tells that no note is still to come.
  */
-int process_start(const char *const *argv, const char *log, bool dies_with_us,
+int process_start(const char *const *argv, const struct process_how *how,
                   struct process *ret);
 
-/* Runs @argv to its end; an exit status of ours, its output in *ret_output. */
-int process_run(const char *const *argv, char **ret_output);
+/* The process that has this number now. */
+struct process process_of(pid_t pid);
+
+/* Who left the note; pid 0 if nobody did. */
+struct process process_noted(const char *note);
+
+/*
+ * Runs @argv to its end: its output, and its exit status (-1: a signal) in
+ * *ret_exit.  An exit status of ours.
+ */
+int process_run(const char *const *argv, char **ret_output, int *ret_exit);
+/* The same; did it exit with 0? */
+bool process_succeeds(const char *const *argv, char **ret_output);
 
 /* Is it still running?  (Also collects it if it is a child of ours.) */
 bool process_alive(const struct process *p);

@@ -1,8 +1,10 @@
 /*
  * How does a past moment become a block device?
  *
- *   journal ─► nbdkit ttview ─► cow ─► nbdfuse ─► loop device
- *                            (overlay)  or the kernel's nbd
+ *   journal ─► nbdkit ttview ─► cow ─► nbdfuse ─► file ─► loop device
+ *                 │          (overlay)
+ *                 │            └────► the kernel's nbd
+ *                 └─► socket ─► libguestfs, which has an overlay of its own
  *
  * One nbdkit per view, bound to seq:N, so that the view cannot move, and with
  * one export, which is what its filters take.  It is ready when the file of
@@ -13,12 +15,20 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "loop.h"
 #include "view.h"
+
+/* How long nbdfuse may take to end once it is unmounted */
+#define SERVER_END_MS 5000
+/* How long the kernel may hold the file of a loop device that was detached */
+#define FUSE_BUSY_US (5 * G_USEC_PER_SEC)
 
 /* ---- what the server says ---------------------------------------------- */
 
@@ -58,37 +68,45 @@ char *view_complaint(const struct view *v)
     return g_strdup(found);
 }
 
-static int server_failed(const struct view *v)
+int view_server_failed(const struct view *v, const char *what)
 {
     g_autofree char *complaint = view_complaint(v);
 
     if (process_interrupted()) {
         return tool_fail(EXIT_NO_VIEW, "interrupted; everything is undone");
     }
-    return tool_fail(EXIT_NO_VIEW, "serving the moment failed: %s",
+    return tool_fail(EXIT_NO_VIEW, "%s failed: %s", what,
                      complaint ? complaint : "the server ended");
 }
 
 /* ---- serving ----------------------------------------------------------- */
+
+static char *plugin;
 
 /* The plugin of the same build, or the installed one. */
 static char *find_plugin(void)
 {
     g_autofree char *exe = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *dir = exe ? g_path_get_dirname(exe) : NULL;
-    g_autofree char *plugin =
+    g_autofree char *built =
         dir ? g_build_filename(dir, "..", "nbd-plugin",
                                "nbdkit-ttview-plugin.so", NULL)
             : NULL;
 
-    if (plugin != NULL && access(plugin, R_OK) == 0) {
-        return g_steal_pointer(&plugin);
+    if (built != NULL && access(built, R_OK) == 0) {
+        return g_steal_pointer(&built);
     }
     return g_strdup("ttview");
 }
 
-static void add(GPtrArray *argv, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static void add(GPtrArray *argv, const char *fmt, ...)
+void view_find_plugin(void)
+{
+    if (plugin == NULL) {
+        plugin = find_plugin();
+    }
+}
+
+void argv_add(GPtrArray *argv, const char *fmt, ...)
 {
     va_list ap;
 
@@ -97,97 +115,167 @@ static void add(GPtrArray *argv, const char *fmt, ...)
     va_end(ap);
 }
 
-/* The filters work on one export each: this nbdkit has no other. */
-static void add_nbdkit(GPtrArray *argv, const struct view_request *req)
+/*
+ * The filters work on one export each: this nbdkit has no other.  The overlay
+ * is left out where nothing may be replayed, and where another follows.
+ */
+static void add_nbdkit(GPtrArray *argv, const struct view_request *req,
+                       unsigned i, bool overlay)
 {
-    g_autofree char *plugin = find_plugin();
+    const struct view_disk *disk = &req->disks[i];
+    bool cut = req->partition > 0 && i == 0;
 
-    if (req->partition > 0) {
-        add(argv, "--filter=partition");
+    if (cut) {
+        argv_add(argv, "--filter=partition");
     }
-    if (!req->no_replay) {
-        add(argv, "--filter=cow");
+    if (overlay) {
+        argv_add(argv, "--filter=cow");
     }
-    add(argv, "%s", plugin);
-    add(argv, "journal=%s", req->journal);
-    add(argv, "at=seq:%" PRIu64, req->seq);
-    if (req->disk != NULL) {
-        add(argv, "disk=%s", req->disk);
+    argv_add(argv, "%s", plugin);
+    argv_add(argv, "journal=%s", disk->journal);
+    argv_add(argv, "at=seq:%" PRIu64, disk->seq);
+    if (disk->live != NULL) {
+        argv_add(argv, "disk=%s", disk->live);
     }
-    if (req->partition > 0) {
-        add(argv, "partition=%u", req->partition);
+    if (cut) {
+        argv_add(argv, "partition=%u", req->partition);
     }
 }
 
-static int start_server(struct view *v, GPtrArray *argv)
+static int start_server(struct view *v, unsigned i, GPtrArray *argv)
 {
     g_autofree char *log = view_path(v, "log");
-    int status;
+    g_autofree char *name = g_strdup_printf("server%u", i);
+    g_autofree char *note = view_path(v, name);
+    const struct process_how how = {
+        .log = log,
+        .note = note,
+        .dies_with_us = v->is_private,
+    };
 
     g_ptr_array_add(argv, NULL);
-    status = process_start((const char *const *)argv->pdata, log, v->is_private,
-                           &v->server);
-    return status == EXIT_OK ? view_save(v) : status;
+    return process_start((const char *const *)argv->pdata, &how,
+                         &v->servers[i]);
 }
 
-/* Waits until @path is there, or the server has ended. */
-static int await_file(const struct view *v, const char *path)
+/* Waits until @path is there, or server @i has ended. */
+static int await_file(const struct view *v, unsigned i, const char *path)
 {
     while (access(path, F_OK) < 0) {
-        if (process_interrupted() || !process_alive(&v->server)) {
-            return server_failed(v);
+        if (process_interrupted() || !process_alive(&v->servers[i])) {
+            return view_server_failed(v, "serving the moment");
         }
         process_pause();
     }
     return EXIT_OK;
 }
 
-/* nbdfuse makes a file of the export, a loop device makes a disk of that. */
+/* ---- a file, and a loop device over it ---------------------------------- */
+
+/* Remembers the nbdkit behind nbdfuse, whose pid file is there by now. */
+static void find_backend(struct view *v, const char *pid_file)
+{
+    g_autofree char *text = NULL;
+
+    if (g_file_get_contents(pid_file, &text, NULL, NULL)) {
+        v->backend = process_of((pid_t)g_ascii_strtoll(text, NULL, 10));
+    }
+}
+
 static int serve_by_fuse(struct view *v, const struct view_request *req)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *dir = view_path(v, "fuse");
     g_autofree char *file = view_path(v, "fuse/disk");
+    g_autofree char *pid_file = view_path(v, "pid0");
     int status;
 
     if (mkdir(dir, 0700) < 0) {
         return tool_fail(EXIT_IO, "%s: %s", dir, g_strerror(errno));
     }
-    add(argv, "nbdfuse");
+    argv_add(argv, "nbdfuse");
     if (req->no_replay) {
-        add(argv, "--readonly");
+        argv_add(argv, "--readonly");
     }
-    add(argv, "%s", file);
-    add(argv, "--command"); /* a socket would be left if it was killed */
-    add(argv, "nbdkit");
-    add(argv, "--single");
-    add(argv, "--exit-with-parent");
-    add_nbdkit(argv, req);
-    status = start_server(v, argv);
+    argv_add(argv, "%s", file);
+    argv_add(argv, "--command"); /* a socket would be left if it was killed */
+    argv_add(argv, "nbdkit");
+    argv_add(argv, "--single");
+    argv_add(argv, "--exit-with-parent");
+    argv_add(argv, "--pidfile=%s", pid_file);
+    add_nbdkit(argv, req, 0, !req->no_replay);
+    status = start_server(v, 0, argv);
     if (status == EXIT_OK) {
-        status = await_file(v, file);
+        status = await_file(v, 0, file);
     }
     if (status == EXIT_OK) {
-        status = loop_attach(file, !req->no_replay, &v->device, &v->device_fd);
+        find_backend(v, pid_file);
+        v->file = g_steal_pointer(&file);
+        status = view_save(v);
     }
+    return status;
+}
+
+int view_attach(struct view *v, bool writable)
+{
+    int status;
+
+    if (v->device != NULL) {
+        return EXIT_OK;
+    }
+    status = loop_attach(v->file, writable, &v->device, &v->device_fd);
     return status == EXIT_OK ? view_save(v) : status;
+}
+
+/* ---- a device of the kernel's nbd --------------------------------------- */
+
+/* What sysfs says of who has attached it; NULL if nobody has. */
+static char *nbd_owner(const char *device)
+{
+    g_autofree char *name = g_path_get_basename(device);
+    g_autofree char *path = g_strdup_printf("/sys/block/%s/pid", name);
+    char *text = NULL;
+
+    if (g_file_get_contents(path, &text, NULL, NULL)) {
+        g_strchomp(text);
+    }
+    return text;
 }
 
 /* A device that no nbd client uses; NULL if there is none. */
 static char *free_nbd_device(void)
 {
+    const char *modprobe[] = { "modprobe", "-q", "nbd", NULL };
+    g_autofree char *output = NULL;
+
+    if (access("/sys/block/nbd0", F_OK) < 0) {
+        process_succeeds(modprobe, &output); /* what follows will tell */
+    }
     for (int i = 0; i < 256; i++) {
         g_autofree char *device = g_strdup_printf("/dev/nbd%d", i);
-        g_autofree char *used = g_strdup_printf("/sys/block/nbd%d/pid", i);
+        g_autofree char *owner = nbd_owner(device);
 
         if (access(device, F_OK) < 0) {
             return NULL;
         }
-        if (access(used, F_OK) < 0) {
+        if (owner == NULL) {
             return g_steal_pointer(&device);
         }
     }
     return NULL;
+}
+
+/*
+ * udev leaves a device alone that is locked: until we know what is on it,
+ * nothing may be activated there.  The lock goes with v->device_fd.
+ */
+static int lock_device(struct view *v, const char *device)
+{
+    v->device_fd = open(device, O_RDONLY | O_CLOEXEC);
+    if (v->device_fd < 0 || flock(v->device_fd, LOCK_EX | LOCK_NB) < 0) {
+        return tool_fail(EXIT_NO_VIEW, "%s: %s", device, g_strerror(errno));
+    }
+    return EXIT_OK;
 }
 
 static int attach_nbd(struct view *v, const char *socket, bool read_only)
@@ -198,46 +286,172 @@ static int attach_nbd(struct view *v, const char *socket, bool read_only)
         "nbd-client", "-unix", socket, device, read_only ? "-readonly" : NULL,
         NULL
     };
+    int status;
 
     if (device == NULL) {
         return tool_fail(EXIT_NO_VIEW, "there is no free /dev/nbd device: "
                                        "modprobe nbd, or install nbdfuse");
     }
-    if (process_run(argv, &output) != EXIT_OK) {
+    status = lock_device(v, device);
+    if (status != EXIT_OK) {
+        return status;
+    }
+    if (!process_succeeds(argv, &output)) {
         return tool_fail(EXIT_NO_VIEW, "attaching %s: %s", device, output);
+    }
+    /* depending on its version, another process of it does the last step;
+     * until it is noted, the device goes with the server */
+    while ((v->nbd_owner = nbd_owner(device)) == NULL) {
+        if (process_interrupted() || !process_alive(&v->servers[0])) {
+            return view_server_failed(v, "serving the moment");
+        }
+        process_pause();
     }
     v->device = g_steal_pointer(&device);
     return view_save(v);
 }
 
-static int serve_by_nbd(struct view *v, const struct view_request *req)
+/* ---- sockets ------------------------------------------------------------ */
+
+char *view_socket(const struct view *v, unsigned i)
+{
+    g_autofree char *name = g_strdup_printf("socket%u", i);
+
+    return view_path(v, name);
+}
+
+static int serve_socket(struct view *v, const struct view_request *req,
+                        unsigned i, bool overlay)
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *socket = view_path(v, "socket");
-    g_autofree char *ready = view_path(v, "pid");
+    g_autofree char *socket = view_socket(v, i);
+    g_autofree char *name = g_strdup_printf("pid%u", i);
+    g_autofree char *ready = view_path(v, name);
     int status;
 
-    v->via_nbd = true;
-    add(argv, "nbdkit");
-    add(argv, "--foreground");
-    if (v->is_private) {
-        add(argv, "--exit-with-parent");
+    /* nbdkit (1.32 at least) in the foreground ends with its parent, also
+     * without being told so: then it must not be us */
+    if (!v->is_private) {
+        argv_add(argv, "sh");
+        argv_add(argv, "-c");
+        argv_add(argv, "\"$@\" & wait");
+        argv_add(argv, "sh");
     }
-    add(argv, "--unix=%s", socket);
-    add(argv, "--pidfile=%s", ready); /* written when it listens */
-    add_nbdkit(argv, req);
-    status = start_server(v, argv);
-    if (status == EXIT_OK) {
-        status = await_file(v, ready);
+    argv_add(argv, "nbdkit");
+    argv_add(argv, "--exit-with-parent");
+    argv_add(argv, "--unix=%s", socket);
+    argv_add(argv, "--pidfile=%s", ready); /* written when it listens */
+    add_nbdkit(argv, req, i, overlay);
+    status = start_server(v, i, argv);
+    return status == EXIT_OK ? await_file(v, i, ready) : status;
+}
+
+int view_serve_sockets(struct view *v, const struct view_request *req)
+{
+    int status = EXIT_OK;
+
+    for (unsigned i = 0; i < req->n_disks && status == EXIT_OK; i++) {
+        status = serve_socket(v, req, i, false);
     }
+    return status;
+}
+
+static int serve_by_nbd(struct view *v, const struct view_request *req)
+{
+    g_autofree char *socket = view_socket(v, 0);
+    int status = serve_socket(v, req, 0, !req->no_replay);
+
     return status == EXIT_OK ? attach_nbd(v, socket, req->no_replay) : status;
 }
 
 int view_serve(struct view *v, const struct view_request *req)
 {
     g_autofree char *fuse = g_find_program_in_path("nbdfuse");
-    const char *via = req->via ? req->via : fuse ? "nbdfuse" : "nbd";
+    bool nbd = req->via ? strcmp(req->via, "nbd") == 0
+                        : fuse == NULL && geteuid() == 0;
 
-    return strcmp(via, "nbd") == 0 ? serve_by_nbd(v, req)
-                                   : serve_by_fuse(v, req);
+    return nbd ? serve_by_nbd(v, req) : serve_by_fuse(v, req);
+}
+
+/* ---- the end ------------------------------------------------------------ */
+
+/* Detaches a device of the kernel's nbd, unless it is another's by now. */
+static int detach_nbd(const struct view *v)
+{
+    g_autofree char *owner = nbd_owner(v->device);
+    g_autofree char *output = NULL;
+    const char *argv[] = { "nbd-client", "-d", v->device, NULL };
+
+    if (owner != NULL && g_strcmp0(owner, v->nbd_owner) == 0 &&
+        !process_succeeds(argv, &output)) {
+        return tool_fail(EXIT_NO_VIEW, "detaching %s: %s", v->device, output);
+    }
+    return EXIT_OK;
+}
+
+static int detach_device(struct view *v)
+{
+    int status = EXIT_OK;
+
+    if (v->device_fd >= 0) {
+        close(v->device_fd);
+        v->device_fd = -1;
+    }
+    if (v->device != NULL) {
+        status = v->nbd_owner ? detach_nbd(v) : loop_detach(v->device, v->file);
+    }
+    if (status == EXIT_OK) {
+        g_clear_pointer(&v->device, g_free);
+        g_clear_pointer(&v->nbd_owner, g_free);
+    }
+    return status;
+}
+
+int view_unmount(const char *dir)
+{
+    g_autofree char *output = NULL;
+    const char *argv[] = { "fusermount3", "-u", dir, NULL };
+
+    if (geteuid() == 0) {
+        return umount2(dir, UMOUNT_NOFOLLOW);
+    }
+    if (process_succeeds(argv, &output)) {
+        return 0;
+    }
+    /* it tells its caller no more than that it failed */
+    errno = output != NULL && strstr(output, "busy") ? EBUSY : EPERM;
+    return -1;
+}
+
+static int unmount_fuse(const struct view *v)
+{
+    gint64 deadline = g_get_monotonic_time() + FUSE_BUSY_US;
+    g_autofree char *dir = view_path(v, "fuse");
+    g_autofree char *what = view_topmost(dir);
+
+    while (what != NULL && view_unmount(dir) < 0) {
+        if (errno != EBUSY || g_get_monotonic_time() > deadline) {
+            return tool_fail(EXIT_NO_VIEW, "%s: %s", dir, g_strerror(errno));
+        }
+        process_pause();
+    }
+    return EXIT_OK;
+}
+
+int view_unserve(struct view *v)
+{
+    int status = detach_device(v);
+
+    if (status == EXIT_OK) {
+        status = unmount_fuse(v);
+    }
+    if (status != EXIT_OK) {
+        return status;
+    }
+    for (unsigned i = 0; i < VIEW_DISKS; i++) {
+        process_end(&v->servers[i], v->file != NULL ? SERVER_END_MS : 0);
+    }
+    process_end(&v->backend, SERVER_END_MS);
+    g_clear_pointer(&v->file, g_free);
+    return unmount_fuse(v); /* nbdfuse may just have been mounting */
 }

@@ -1,0 +1,428 @@
+/*
+ * How is each kind of file system mounted, and by whom?
+ *
+ * By the kernel if that knows it and we are root; else by a FUSE program; else
+ * in libguestfs' virtual machine.  A file system that was in use replays its
+ * journal into the overlay when it is mounted, read-only as that is: file
+ * systems do so if the device below is writable.  Without replay the device is
+ * read-only, too.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "probe.h"
+#include "view.h"
+
+/* Nothing in a view may become a device, a privilege or a running program. */
+#define SAFE "ro,nosuid,nodev,noexec" /* view.c checks that */
+
+enum replay {
+    REPLAY_NONE,  /* there is nothing to replay */
+    REPLAY_MOUNT, /* mounting does it */
+    REPLAY_NEVER, /* there would be, but nobody does it on a read-only mount */
+};
+
+static const struct fs_kind {
+    const char *type;    /* as libblkid calls it */
+    const char *driver;  /* as the kernel calls it; NULL: the same */
+    const char *options; /* always; begins with a comma */
+    const char *strict;  /* besides, so that nothing is replayed */
+    enum replay replay;
+    const char *fuse; /* a program that mounts it, too; or NULL */
+} kinds[] = {
+    { "ext2", NULL, "", "", REPLAY_NONE, "fuse2fs" },
+    { "ext3", NULL, "", ",noload", REPLAY_MOUNT, "fuse2fs" },
+    { "ext4", NULL, "", ",noload", REPLAY_MOUNT, "fuse2fs" },
+    /* nouuid: its twin may be mounted */
+    { "xfs", NULL, ",nouuid", ",norecovery", REPLAY_MOUNT, NULL },
+    { "btrfs", NULL, "", ",rescue=nologreplay", REPLAY_MOUNT, NULL },
+    { "ntfs", "ntfs3", "", "", REPLAY_NEVER, "ntfs-3g" },
+    { "f2fs", NULL, "", ",norecovery", REPLAY_MOUNT, NULL },
+    { "nilfs2", NULL, "", ",norecovery", REPLAY_MOUNT, NULL },
+    { "jfs", NULL, "", "", REPLAY_NEVER, NULL },
+    { "hfsplus", NULL, "", "", REPLAY_NEVER, NULL },
+    { "exfat", NULL, "", "", REPLAY_NONE, "mount.exfat-fuse" },
+    { "vfat", NULL, "", "", REPLAY_NONE, "fusefat" },
+};
+
+static const struct fs_kind *find_kind(const char *type)
+{
+    static struct fs_kind other;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if (strcmp(kinds[i].type, type) == 0) {
+            return &kinds[i];
+        }
+    }
+    other = (struct fs_kind){ .type = type, .options = "", .strict = "" };
+    return &other;
+}
+
+/* ---- what it is --------------------------------------------------------- */
+
+#define GUEST_LISTS                                                            \
+    "`ttjournal mount --list --isolated` lists what it "                       \
+    "holds, --volume mounts one of that"
+
+const char *fs_offer(const char *type)
+{
+    if (type == NULL) {
+        return NULL;
+    }
+    if (strcmp(type, "LVM2_member") == 0 || strcmp(type, "LVM1_member") == 0) {
+        return "a part of an LVM volume group, which is not activated here: "
+               "with libguestfs, " GUEST_LISTS;
+    }
+    if (g_str_has_suffix(type, "raid_member") || strcmp(type, "ddf") == 0) {
+        return "a member of a RAID (md), which is not assembled here: with "
+               "libguestfs, " GUEST_LISTS;
+    }
+    if (strcmp(type, "zfs_member") == 0) {
+        return "a member of a ZFS pool, which is not imported here: serve it "
+               "with `nbdkit ttview` to a virtual machine that has ZFS, and "
+               "`zpool import -o readonly=on` it there";
+    }
+    if (strcmp(type, "crypto_LUKS") == 0 || strcmp(type, "BitLocker") == 0) {
+        return "encrypted, and is not opened here: serve it with `nbdkit "
+               "ttview` and nbdfuse, and `cryptsetup open --readonly` that";
+    }
+    if (strcmp(type, "swap") == 0) {
+        return "swap space, which holds no files";
+    }
+    return NULL;
+}
+
+static int refuse(const struct view_request *req, const struct probe *p)
+{
+    const char *what = req->partition ? "the partition" : "the disk";
+    const char *offer = fs_offer(p->type);
+
+    if (p->ambiguous) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "%s has signatures of more than one file system: "
+                         "--isolated lets libguestfs choose",
+                         what);
+    }
+    if (p->type != NULL) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "%s holds no file system but %s: it is %s", what,
+                         p->type, offer ? offer : "nothing to mount");
+    }
+    if (p->table != NULL) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "the disk has a partition table (%s): say which one "
+                         "with --partition N; --list shows what is in them",
+                         p->table);
+    }
+    return tool_fail(EXIT_NO_VIEW,
+                     "%s holds no file system that is known here, at that "
+                     "moment",
+                     what);
+}
+
+/* Looks at what is served, before anything else of this machine may. */
+static int identify(struct view *v, const struct view_request *req,
+                    struct probe *p)
+{
+    const char *path = v->file ? v->file : v->device;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+    int status = EXIT_OK;
+
+    if (size < 0) {
+        status = tool_fail(EXIT_NO_VIEW, "%s: %s", path, g_strerror(errno));
+    } else {
+        probe_range(fd, 0, (uint64_t)size, p);
+        if (!probe_is_fs(p)) {
+            status = refuse(req, p);
+        } else {
+            v->fs_type = g_strdup(p->type);
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return status;
+}
+
+/* ---- the kernel --------------------------------------------------------- */
+
+static bool kernel_lists(const char *driver)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    bool found = false;
+
+    if (!g_file_get_contents("/proc/filesystems", &text, NULL, NULL)) {
+        return true; /* mounting will tell */
+    }
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line != NULL && !found; line++) {
+        const char *tab = strchr(*line, '\t');
+
+        found = tab != NULL && strcmp(tab + 1, driver) == 0;
+    }
+    return found;
+}
+
+static bool kernel_has(const char *driver)
+{
+    g_autofree char *module = g_strdup_printf("fs-%s", driver);
+    const char *argv[] = { "modprobe", "-q", "--", module, NULL };
+    g_autofree char *output = NULL;
+
+    if (!kernel_lists(driver)) {
+        process_succeeds(argv, &output);
+    }
+    return kernel_lists(driver);
+}
+
+static int mount_by_kernel(struct view *v, const struct fs_kind *kind,
+                           bool strict)
+{
+    const char *driver = kind->driver ? kind->driver : kind->type;
+    g_autofree char *options =
+        g_strconcat(SAFE, kind->options, strict ? kind->strict : "", NULL);
+    g_autofree char *output = NULL;
+    const char *argv[] = { "mount", "-i",      "-t",      driver, "-o",
+                           options, v->device, v->target, NULL };
+    int status;
+
+    v->source = g_strdup(v->device);
+    status = view_save(v);
+    if (status == EXIT_OK && !process_succeeds(argv, &output)) {
+        g_strdelimit(output, "\n", ' ');
+        status = tool_fail(EXIT_NO_VIEW, "mounting %s failed: %s", v->fs_type,
+                           output);
+    }
+    return status;
+}
+
+/* ---- btrfs -------------------------------------------------------------- */
+
+/* On how many devices it lies; 0 if that cannot be read. */
+static uint64_t btrfs_devices(const struct view *v)
+{
+    int fd = open(v->file ? v->file : v->device, O_RDONLY | O_CLOEXEC);
+    uint64_t devices = 0;
+
+    /* a field of its superblock */
+    if (fd >= 0 && pread(fd, &devices, sizeof(devices), 64 * 1024 + 0x88) !=
+                       sizeof(devices)) {
+        devices = 0;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return GUINT64_FROM_LE(devices);
+}
+
+/*
+ * btrfs knows its file systems by their UUID: of two with the same it would
+ * show one in both places, unless the kernel gives the second a temporary one.
+ * NULL if it can be mounted, else why not.
+ */
+static const char *btrfs_obstacle(const struct probe *p)
+{
+    g_autofree char *twin = g_strdup_printf("/sys/fs/btrfs/%s", p->uuid);
+
+    if (access(twin, F_OK) == 0 &&
+        access("/sys/fs/btrfs/features/temp_fsid", F_OK) < 0) {
+        return "one with the same UUID is mounted, and this kernel cannot "
+               "tell them apart (temp_fsid is in Linux 6.7 and newer)";
+    }
+    return NULL;
+}
+
+/* Is it our device that the kernel has mounted? */
+static bool btrfs_is_ours(const struct view *v)
+{
+    g_autofree char *name = g_path_get_basename(v->device);
+    GDir *dir = g_dir_open("/sys/fs/btrfs", 0, NULL);
+    const char *uuid;
+    bool found = false;
+
+    while (dir != NULL && !found && (uuid = g_dir_read_name(dir)) != NULL) {
+        g_autofree char *path =
+            g_strdup_printf("/sys/fs/btrfs/%s/devices/%s", uuid, name);
+
+        found = access(path, F_OK) == 0;
+    }
+    if (dir != NULL) {
+        g_dir_close(dir);
+    }
+    return found;
+}
+
+/* ---- FUSE --------------------------------------------------------------- */
+
+/* Replays the journal of ext3 or ext4 into the overlay; fuse2fs itself does
+ * so only if it may write. */
+static int replay_ext(const struct view *v)
+{
+    const char *argv[] = {
+        "e2fsck", "-y", "-E", "journal_only", v->file, NULL
+    };
+    g_autofree char *output = NULL;
+    int code, status = process_run(argv, &output, &code);
+
+    /* 1: it has corrected something, which is what it should */
+    if (status == EXIT_OK && code != 0 && code != 1) {
+        g_strdelimit(output, "\n", ' ');
+        status =
+            tool_fail(EXIT_NO_VIEW, "replaying the journal failed: %s", output);
+    }
+    return status;
+}
+
+static int mount_by_fuse(struct view *v, const struct fs_kind *kind,
+                         bool strict)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+    const char *disk = v->file ? v->file : v->device;
+    bool ext = strcmp(kind->fuse, "fuse2fs") == 0;
+    int status = EXIT_OK;
+
+    if (ext && kind->replay == REPLAY_MOUNT && !strict) {
+        status = replay_ext(v);
+    }
+    argv_add(argv, "%s", kind->fuse);
+    if (ext) {
+        /* fakeroot: whoever may read the disk may read all that is on it */
+        argv_add(argv, "-f");
+        argv_add(argv, "-r"); /* its "ro" does not reach the kernel */
+        argv_add(argv, "-o");
+        argv_add(argv, SAFE ",fakeroot%s", strict ? ",norecovery" : "");
+    } else if (strcmp(kind->fuse, "ntfs-3g") == 0) {
+        argv_add(argv, "-o");
+        argv_add(argv, SAFE ",no_detach,streams_interface=xattr");
+    } else {
+        argv_add(argv, "-f");
+        argv_add(argv, "-o");
+        argv_add(argv, SAFE ",fsname=%s", disk);
+    }
+    argv_add(argv, "%s", disk);
+    argv_add(argv, "%s", v->target);
+    v->source = g_strdup(disk);
+    if (status == EXIT_OK) {
+        status = view_start_helper(v, argv, NULL);
+    }
+    return status;
+}
+
+/* ---- who does it -------------------------------------------------------- */
+
+/* Is it there, and can it do so for us? */
+static bool fuse_usable(const struct view *v, const struct fs_kind *kind)
+{
+    g_autofree char *path = NULL;
+
+    if (kind->fuse == NULL || v->file == NULL) {
+        return false;
+    }
+    path = g_find_program_in_path(kind->fuse);
+    /* the others mount by themselves, which takes root */
+    return path != NULL &&
+           (geteuid() == 0 || strcmp(kind->fuse, "fuse2fs") == 0);
+}
+
+/* Serves it anew, for libguestfs. */
+static int mount_by_guest(struct view *v, const struct view_request *req,
+                          const char *why)
+{
+    int status;
+
+    tool_warn("%s: mounting it in libguestfs' virtual machine, because %s",
+              v->target, why);
+    status = view_unserve(v);
+    return status == EXIT_OK ? guest_mount(v, req) : status;
+}
+
+static int no_way(const struct view *v, const struct fs_kind *kind,
+                  const char *why)
+{
+    g_autofree char *fuse =
+        kind->fuse && (geteuid() == 0 || strcmp(kind->fuse, "fuse2fs") == 0)
+            ? g_strdup_printf("%s or ", kind->fuse)
+            : g_strdup("");
+
+    return tool_fail(EXIT_NO_VIEW,
+                     "%s cannot be mounted here, because %s: it takes %s"
+                     "guestmount, and %s",
+                     v->fs_type, why, fuse, guest_missing());
+}
+
+static int mount_identified(struct view *v, const struct view_request *req,
+                            const struct probe *p)
+{
+    const struct fs_kind *kind = find_kind(v->fs_type);
+    bool strict = req->no_replay || kind->replay == REPLAY_NEVER;
+    const char *why = NULL;
+    bool btrfs = strcmp(kind->type, "btrfs") == 0;
+    int status;
+
+    if (btrfs && btrfs_devices(v) != 1) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "this btrfs lies on several devices: name the "
+                         "journals of the others with --with");
+    }
+    if (geteuid() != 0) {
+        why = "mounting by the kernel takes root";
+    } else if (!kernel_has(kind->driver ? kind->driver : kind->type)) {
+        why = "this kernel does not know it";
+    } else if (btrfs) {
+        why = btrfs_obstacle(p);
+    }
+    if (why == NULL) {
+        status = view_attach(v, !strict);
+        if (status == EXIT_OK) {
+            v->how = g_strdup("kernel");
+            status = mount_by_kernel(v, kind, strict);
+        }
+    } else if (fuse_usable(v, kind)) {
+        v->how = g_strdup(kind->fuse);
+        status = mount_by_fuse(v, kind, strict);
+    } else if (guest_missing() == NULL) {
+        return mount_by_guest(v, req, why);
+    } else {
+        return no_way(v, kind, why);
+    }
+    if (status == EXIT_OK && btrfs && !btrfs_is_ours(v)) {
+        status = tool_fail(EXIT_NO_VIEW,
+                           "the kernel has mounted another btrfs with the "
+                           "same UUID: unmount that first");
+    }
+    if (status == EXIT_OK && strict && kind->replay != REPLAY_NONE) {
+        tool_warn("%s: strict%s: what the file system had only in its own "
+                  "journal is not visible, however durable it was",
+                  v->target,
+                  req->no_replay ? "" : ", as always with this file system");
+    }
+    return status;
+}
+
+int fs_mount(struct view *v, const struct view_request *req)
+{
+    struct probe p = { 0 };
+    int status = identify(v, req, &p);
+
+    if (status == EXIT_OK && process_interrupted()) {
+        status = tool_fail(EXIT_NO_VIEW, "interrupted; everything is undone");
+    }
+    if (status == EXIT_OK) {
+        status = mount_identified(v, req, &p);
+    }
+    if (v->device_fd >= 0) { /* the mount holds the device from now on */
+        close(v->device_fd);
+        v->device_fd = -1;
+    }
+    probe_clear(&p);
+    return status;
+}
