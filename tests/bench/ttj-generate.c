@@ -346,13 +346,16 @@ static void append_session(struct generator *g, bool clean)
     free(body);
 }
 
-/* The map is written whole when the links of its chain outweigh it. */
+/*
+ * The map is written whole when its chain outweighs it twice; the whole one is
+ * a part of the next chain.
+ */
 static void begin_new_map(struct generator *g)
 {
     uint64_t at = 0, run;
 
     if (g->map_links < 64 ||
-        g->map_links * 32 + g->map_ranges < g->whole_ranges) {
+        g->map_links * 32 + g->map_ranges < 2 * g->whole_ranges) {
         return;
     }
     g->whole_ranges = 0;
