@@ -23,40 +23,8 @@
 #include "block/aio.h"
 #include "block/block-io.h"
 #include "qemu/error-report.h"
-#include "qemu/memalign.h"
 
 #include "ttjournal-int.h"
-
-/* ---- bytes --------------------------------------------------------------- */
-
-TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes)
-{
-    uint8_t *p = qemu_try_memalign(qemu_real_host_page_size(), bytes);
-    TTJData *data;
-
-    if (!p) {
-        return NULL;
-    }
-    data = g_new(TTJData, 1);
-    *data = (TTJData){ .refs = 1, .bytes = p };
-    return data;
-}
-
-void ttj_data_unref(TTJData *data)
-{
-    if (data && qatomic_fetch_dec(&data->refs) == 1) {
-        qemu_vfree(data->bytes);
-        g_free(data);
-    }
-}
-
-static TTJData *ttj_data_ref(TTJData *data)
-{
-    if (data) {
-        qatomic_inc(&data->refs);
-    }
-    return data;
-}
 
 /* ---- frames that are not durable ----------------------------------------- */
 
@@ -69,27 +37,27 @@ static bool ttj_has_payload(const struct tt_request *req)
  * What is to be written for @a, whose payloads are those of @entries, in order.
  * NULL: out of memory.
  */
-static TTJFrame *ttj_frame_new(BDRVTtjournalState *s, const struct tt_append *a,
+static TTJFrame *ttj_frame_new(BlockDriverState *bs, const struct tt_append *a,
                                const TTJEntries *entries)
 {
-    uint8_t *head =
-        qemu_try_memalign(qemu_real_host_page_size(), a->head_length);
+    BDRVTtjournalState *s = bs->opaque;
+    TTJData *head = ttj_data_new(bs, a->head_length);
     TTJFrame *f;
     TTJEntry *e;
 
     if (!head) {
         return NULL;
     }
-    memcpy(head, a->head, a->head_length);
+    memcpy(head->bytes, a->head, a->head_length);
     f = g_new(TTJFrame, 1);
     *f = (TTJFrame){
         .offset = a->offset,
         .last_seq = a->last_seq,
-        .head = head,
-        .data = g_new(TTJData *, a->request_count),
+        .data = g_new(TTJData *, a->request_count + 1),
     };
+    f->data[f->data_count++] = head;
     qemu_iovec_init(&f->qiov, a->request_count + 2);
-    qemu_iovec_add(&f->qiov, head, a->head_length);
+    qemu_iovec_add(&f->qiov, head->bytes, a->head_length);
     QSIMPLEQ_FOREACH(e, entries, next) {
         if (ttj_has_payload(&e->req)) {
             f->data[f->data_count++] = ttj_data_ref(e->data);
@@ -110,7 +78,6 @@ static void ttj_frame_free(TTJFrame *f)
         ttj_data_unref(f->data[i]);
     }
     qemu_iovec_destroy(&f->qiov);
-    qemu_vfree(f->head);
     g_free(f->data);
     g_free(f);
 }
@@ -173,7 +140,7 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     qatomic_set(&s->growth.captures,
                 2 * (tt_pending_bytes(s->pending) + s->admitted));
     tt_writer_plan(&s->writer, s->batch, ttj_now(), ret_append);
-    f = ttj_frame_new(s, ret_append, entries);
+    f = ttj_frame_new(bs, ret_append, entries);
     if (!f) {
         tt_writer_failed(&s->writer, s->batch);
         return -ENOMEM;

@@ -64,17 +64,22 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_disk_locked(BlockDriverState *bs,
     ret = bdrv_co_flush(bs->file->bs);
     if (ret < 0) {
         s->disk_doubtful = true;
+    } else {
+        s->level_seq = MAX(s->level_seq, *ret_level);
     }
     return ret;
 }
 
-int coroutine_fn ttj_flush_disk(BlockDriverState *bs)
+int coroutine_fn ttj_flush_disk(BlockDriverState *bs, uint64_t seq)
 {
     BDRVTtjournalState *s = bs->opaque;
     uint64_t level;
 
     QEMU_LOCK_GUARD(&s->level_lock);
-    return ttj_flush_disk_locked(bs, &level);
+    /* the flush of somebody else that we waited for may have covered us */
+    return s->level_seq >= seq && !qatomic_read(&s->unrecorded)
+               ? 0
+               : ttj_flush_disk_locked(bs, &level);
 }
 
 /* ---- the map of captured blocks ------------------------------------------ */

@@ -4,7 +4,8 @@
  * The journal is the disk's write-ahead log.  The way of a write: ttjournal.c
  * takes it from the guest and copies it; ttjournal-append.c puts it in the
  * journal, and it is acknowledged; once it is durable there,
- * ttjournal-writeback.c brings it to the disk.  ttjournal-checkpoint.c says
+ * ttjournal-writeback.c brings it to the disk, when ttjournal-worker.c
+ * finds that it is time.  ttjournal-checkpoint.c says
  * in the journal how far the disk has come, ttjournal-resize.c changes its
  * size, ttjournal-gap.c decides what follows when the journal cannot be
  * written, and ttjournal-open.c does everything from open to the first write,
@@ -18,14 +19,33 @@
 #include "block/block_int.h"
 #include "qemu/coroutine.h"
 #include "qemu/queue.h"
+#include "qemu/units.h"
 
 #include <ttjournal/pending.h>
 #include <ttjournal/ttjournal.h>
 
+/* From a page to what a frame's head or a record takes */
+#define TTJ_DATA_MIN 4096u
+#define TTJ_DATA_MAX (TTJ_DATA_MIN << (TTJ_DATA_CLASSES - 1))
+#define TTJ_DATA_CLASSES 9
+
+/* What is kept for the next: as much as comes back from the disk at once */
+#define TTJ_POOL_MAX (32 * MiB)
+
+/* Bytes that were freed; see ttjournal-data.c. */
+typedef struct TTJPool {
+    QemuSpin lock;
+    QSLIST_HEAD(, TTJData) kept[TTJ_DATA_CLASSES];
+    size_t kept_bytes;
+} TTJPool;
+
 /* Bytes that several own: a frame that is not durable, and a version. */
 typedef struct TTJData {
     unsigned refs; /* atomic */
+    unsigned class;
+    TTJPool *pool;
     uint8_t *bytes;
+    QSLIST_ENTRY(TTJData) next; /* in pool */
 } TTJData;
 
 /* One coroutine that waits for its records to be appended */
@@ -50,10 +70,9 @@ typedef QSIMPLEQ_HEAD(TTJEntries, TTJEntry) TTJEntries;
 /* A frame that is complete in the journal and not known durable there */
 typedef struct TTJFrame {
     uint64_t offset, last_seq;
-    uint8_t *head;
     QEMUIOVector qiov;
     unsigned data_count;
-    TTJData **data;
+    TTJData **data; /* the head, and what the records have */
     QSIMPLEQ_ENTRY(TTJFrame) next;
 } TTJFrame;
 
@@ -115,6 +134,7 @@ typedef struct TTJWorker {
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
     TTJGrowth growth;
+    TTJPool pool;
 
     TTJOptions options; /* changed by a reopen alone, which drains */
 
@@ -211,6 +231,7 @@ typedef struct BDRVTtjournalState {
     /* ---- checkpoints (ttjournal-checkpoint.c) ---- */
     /* Taken before capture_lock: one flush of the disk, and what follows it */
     CoMutex level_lock;
+    uint64_t level_seq;     /* of the newest good one; under level_lock */
     uint64_t checkpoint_at; /* the journal's end when the last was made */
     int64_t checkpoint_time;
     bool changed; /* something was recorded since */
@@ -227,11 +248,18 @@ typedef struct BDRVTtjournalState {
     CoRwlock resize_lock;
 } BDRVTtjournalState;
 
-/* ---- ttjournal-append.c ------------------------------------------------- */
+/* ---- ttjournal-data.c ---------------------------------------------------- */
 
-/* @bytes for payload, or NULL; the caller has the only reference. */
+void ttj_pool_init(TTJPool *pool);
+/* Frees what is kept, and keeps on keeping. */
+void ttj_pool_trim(TTJPool *pool);
+
+/* @bytes, or NULL: no memory.  The caller has the only reference. */
 TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes);
+TTJData *ttj_data_ref(TTJData *data);
 void ttj_data_unref(TTJData *data);
+
+/* ---- ttjournal-append.c ------------------------------------------------- */
 
 /*
  * Puts @count records at @e in the journal, one after the other, and returns
@@ -303,6 +331,18 @@ void ttj_room(BlockDriverState *bs);
 int coroutine_fn GRAPH_RDLOCK ttj_capture(BlockDriverState *bs, int64_t offset,
                                           int64_t bytes);
 
+/* Requests that are in flight to the disk at most */
+#define TTJ_FLIGHT_MAX 128
+
+/*
+ * Brings to the disk what is pending up to @seq, which is durable, or for the
+ * worker (@seq is 0) as much as ttj_write_depth() wants.  1 if something was
+ * written, 0 if there was nothing, or what the disk said.  Called with lock
+ * held and nobody writing; drops the lock meanwhile.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_write_some(BlockDriverState *bs,
+                                             uint64_t seq);
+
 /*
  * Brings to the disk all that is pending up to @seq, which is durable, and
  * returns 0 or what the disk said.
@@ -316,6 +356,14 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
  */
 bool ttj_begin_writing(BlockDriverState *bs);
 void ttj_end_writing(BlockDriverState *bs, bool ours);
+
+/* ---- ttjournal-worker.c -------------------------------------------------- */
+
+/*
+ * How many requests to the disk there should be in flight now, 0: none.
+ * Called with lock held.
+ */
+unsigned ttj_write_depth(BDRVTtjournalState *s);
 
 /* May the disk have to be written? Called with lock held. */
 bool ttj_unsettled(BDRVTtjournalState *s);
@@ -334,8 +382,12 @@ void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx);
 
 /* ---- ttjournal-checkpoint.c --------------------------------------------- */
 
-/* Flushes the disk: all that was on it when this was called is level then. */
-int coroutine_fn GRAPH_RDLOCK ttj_flush_disk(BlockDriverState *bs);
+/*
+ * Flushes the disk, unless that was done since all up to @seq is on it: this
+ * is level then, and in a gap all that was on the disk.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_flush_disk(BlockDriverState *bs,
+                                             uint64_t seq);
 
 /* Flushes the disk and appends a CHECKPOINT with @flags. */
 int coroutine_fn GRAPH_RDLOCK ttj_checkpoint(BlockDriverState *bs,

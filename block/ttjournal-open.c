@@ -666,6 +666,7 @@ void ttj_init_state(BDRVTtjournalState *s)
 {
     qemu_mutex_init(&s->lock);
     ttj_grow_init(s);
+    ttj_pool_init(&s->pool);
     qemu_co_rwlock_init(&s->resize_lock);
     qemu_co_mutex_init(&s->level_lock);
     qemu_co_mutex_init(&s->capture_lock);
@@ -681,6 +682,7 @@ void ttj_init_state(BDRVTtjournalState *s)
 void ttj_destroy_state(BDRVTtjournalState *s)
 {
     ttj_free_state(s);
+    ttj_pool_trim(&s->pool);
     qemu_mutex_destroy(&s->lock);
 }
 
@@ -708,7 +710,7 @@ void ttj_free_state(BDRVTtjournalState *s)
     s->level_max = UINT64_MAX;
     s->disk_doubtful = s->changed = s->settling = false;
     s->note_seq = s->told_seq = s->said_seq = s->capture_seq = 0;
-    s->aged_seq = s->young_seq = 0;
+    s->aged_seq = s->young_seq = s->level_seq = 0;
     s->map_prev = s->map_ranges = s->whole_ranges = 0;
     s->map_links = 0;
 }

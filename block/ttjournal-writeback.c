@@ -1,21 +1,15 @@
 /*
  * ttjournal filter driver: from the journal to the disk
  *
- * What is durable in the journal is brought to the disk in rounds: a round
- * takes the ranges that have been pending longest, captures what they hold
- * on the disk if nobody ever has, makes that durable, and writes them.  A
- * guest's flush runs its rounds itself; else a worker does, once there is
- * much to write, somebody waits for room, data has been pending for long, or
- * nothing else is going on.  Waiting pays: a block that is overwritten
- * meanwhile goes to the disk once.
+ * What is durable in the journal is brought to the disk by one coroutine at a
+ * time: it takes the ranges that have been pending longest, captures what they
+ * hold on the disk if nobody ever has, makes that durable, and keeps a number
+ * of them in flight.  A guest's flush does so itself; else a worker does (see
+ * ttjournal-worker.c).
  *
  * Invariants:
  *   - the disk holds no byte that is not durable in the journal;
  *   - no block changes on the disk before what it held is durable, too.
- *
- * A round that the disk refuses leaves everything pending; the worker tries
- * again, the next flush reports it, and writes for which there is no room get
- * the disk's errno instead of waiting for it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -29,26 +23,11 @@
 
 #include "ttjournal-int.h"
 
-/* Requests of one round: few leave the disk idle, many wait for the last */
-#define ROUND_MAX 128
-
-/* And so many bytes, so that it does not last as long as TT_MTIME_SLACK */
-#define ROUND_BYTES (16 * MiB)
+/* In flight at most, so that it does not last as long as TT_MTIME_SLACK */
+#define FLIGHT_BYTES (16 * MiB)
 
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
-
-/* So long after the last append nothing else is going on. */
-#define IDLE_NS (100 * SCALE_MS)
-
-/* So long after it room is made for the next. */
-#define QUIET_NS (20 * SCALE_MS)
-
-/* What was acknowledged is durable after this, also without a flush. */
-#define UNDURABLE_NS (1000 * SCALE_MS)
-
-/* After an error the worker tries again. */
-#define RETRY_NS (1000 * SCALE_MS)
 
 /* ---- room ---------------------------------------------------------------- */
 
@@ -287,8 +266,11 @@ typedef struct TTJRange {
     int64_t offset, bytes;
 } TTJRange;
 
-static int coroutine_fn GRAPH_RDLOCK
-ttj_capture_all(BlockDriverState *bs, const TTJRange *ranges, unsigned count)
+/* *ret_found: was there anything that nobody had captured? */
+static int coroutine_fn GRAPH_RDLOCK ttj_capture_all(BlockDriverState *bs,
+                                                     const TTJRange *ranges,
+                                                     unsigned count,
+                                                     bool *ret_found)
 {
     BDRVTtjournalState *s = bs->opaque;
     TTJCaptures all = { .list = QSIMPLEQ_HEAD_INITIALIZER(all.list) };
@@ -298,6 +280,7 @@ ttj_capture_all(BlockDriverState *bs, const TTJRange *ranges, unsigned count)
     for (unsigned i = 0; i < count && ret == 0; i++) {
         ret = ttj_plan_captures(bs, &all, ranges[i].offset, ranges[i].bytes);
     }
+    *ret_found = all.count > 0;
     if (ret == 0 && all.count) {
         ret = ttj_read_captures(&all);
     }
@@ -311,15 +294,29 @@ int coroutine_fn ttj_capture(BlockDriverState *bs, int64_t offset,
                              int64_t bytes)
 {
     TTJRange range = { offset, bytes };
+    bool found;
 
-    return ttj_capture_all(bs, &range, 1);
+    return ttj_capture_all(bs, &range, 1, &found);
 }
 
-/* ---- a round ------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------- */
+
+/* Whoever writes: one at a time */
+typedef struct TTJFlight {
+    BlockDriverState *bs;
+    AioTaskPool *pool;
+    unsigned requests; /* that were taken and did not come back */
+    uint64_t bytes;
+    /*
+     * Blocks are met that nobody has captured.  Each batch waits for a flush
+     * of the journal then, so it is to be large.
+     */
+    bool captures;
+} TTJFlight;
 
 typedef struct TTJWrite {
     AioTask task;
-    BlockDriverState *bs;
+    TTJFlight *flight;
     struct tt_writeback w;
 } TTJWrite;
 
@@ -343,17 +340,19 @@ static int coroutine_fn GRAPH_RDLOCK ttj_write_disk(BlockDriverState *bs,
     return ret;
 }
 
-static void coroutine_fn ttj_write_done(BlockDriverState *bs,
-                                        struct tt_writeback *w, int ret)
+static void coroutine_fn ttj_write_done(TTJWrite *write, int ret)
 {
-    BDRVTtjournalState *s = bs->opaque;
+    TTJFlight *f = write->flight;
+    BDRVTtjournalState *s = f->bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
+    f->requests--;
+    f->bytes -= write->w.length;
     if (ret < 0) {
-        tt_pending_refused(s->pending, w);
+        tt_pending_refused(s->pending, &write->w);
     } else {
-        tt_pending_written(s->pending, w);
-        ttj_room(bs);
+        tt_pending_written(s->pending, &write->w);
+        ttj_room(f->bs);
     }
 }
 
@@ -363,60 +362,85 @@ static int coroutine_fn ttj_write_entry(AioTask *task)
     int ret;
 
     assume_graph_lock();
-    ret = ttj_write_disk(write->bs, &write->w);
-    ttj_write_done(write->bs, &write->w, ret);
+    ret = ttj_write_disk(write->flight->bs, &write->w);
+    ttj_write_done(write, ret);
     return MIN(ret, 0);
 }
 
 /* What they held before is in the journal, durable. */
 static int coroutine_fn GRAPH_RDLOCK
-ttj_capture_writes(BlockDriverState *bs, TTJWrite **writes, unsigned count)
+ttj_capture_writes(TTJFlight *f, TTJWrite **writes, unsigned count)
 {
-    BDRVTtjournalState *s = bs->opaque;
-    TTJRange ranges[ROUND_MAX];
+    BDRVTtjournalState *s = f->bs->opaque;
+    TTJRange ranges[TTJ_FLIGHT_MAX];
     uint64_t seq;
     int ret;
 
     for (unsigned i = 0; i < count; i++) {
         ranges[i] = (TTJRange){ writes[i]->w.offset, writes[i]->w.length };
     }
-    ret = ttj_capture_all(bs, ranges, count);
+    ret = ttj_capture_all(f->bs, ranges, count, &f->captures);
     if (ret < 0) {
         return ret;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         seq = s->capture_seq;
     }
-    return ttj_make_durable(bs, seq);
+    return ttj_make_durable(f->bs, seq);
 }
 
+/* Starts what was taken, and frees it if that fails. */
 static int coroutine_fn GRAPH_RDLOCK
-ttj_run_writes(BlockDriverState *bs, TTJWrite **writes, unsigned count)
+ttj_start_writes(TTJFlight *f, TTJWrite **writes, unsigned count)
 {
-    AioTaskPool *pool;
-    int ret = ttj_still_here(bs);
+    int ret = ttj_still_here(f->bs);
 
     if (ret == 0) {
-        ret = ttj_capture_writes(bs, writes, count);
+        ret = ttj_capture_writes(f, writes, count);
     }
     if (ret < 0) {
         for (unsigned i = 0; i < count; i++) {
-            ttj_write_done(bs, &writes[i]->w, ret);
+            ttj_write_done(writes[i], ret);
             g_free(writes[i]);
         }
         return ret;
     }
-    pool = aio_task_pool_new(count);
     defer_call_begin();
     for (unsigned i = 0; i < count; i++) {
         writes[i]->task.func = ttj_write_entry;
-        aio_task_pool_start_task(pool, &writes[i]->task); /* frees it */
+        aio_task_pool_start_task(f->pool, &writes[i]->task); /* frees it */
     }
     defer_call_end();
-    aio_task_pool_wait_all(pool);
-    ret = aio_task_pool_status(pool);
-    aio_task_pool_free(pool);
-    return ret;
+    return 0;
+}
+
+/*
+ * Takes what may be in flight besides, many at once: to submit each on its
+ * own would cost more than it takes the device.  Called with lock held.
+ */
+static unsigned ttj_take_writes(TTJFlight *f, unsigned depth, TTJWrite **writes)
+{
+    BDRVTtjournalState *s = f->bs->opaque;
+    unsigned count = 0;
+
+    depth = f->captures && depth ? TTJ_FLIGHT_MAX : depth;
+    if (f->requests > depth / 2) {
+        return 0;
+    }
+    while (f->requests < depth && f->bytes < FLIGHT_BYTES) {
+        TTJWrite *write = g_new(TTJWrite, 1);
+
+        if (!tt_pending_take(s->pending, &write->w)) {
+            g_free(write);
+            break;
+        }
+        write->task = (AioTask){ 0 };
+        write->flight = f;
+        writes[count++] = write;
+        f->requests++;
+        f->bytes += write->w.length;
+    }
+    return count;
 }
 
 bool ttj_begin_writing(BlockDriverState *bs)
@@ -436,38 +460,71 @@ void ttj_end_writing(BlockDriverState *bs, bool ours)
 }
 
 /*
+ * How many may be in flight for what is to be done: everything up to @seq, or
+ * if that is 0 what the worker wants.  0: nothing more.
+ */
+static unsigned ttj_wanted_depth(BDRVTtjournalState *s, uint64_t seq)
+{
+    uint64_t oldest = tt_pending_oldest(s->pending);
+
+    if (!seq) {
+        return qemu_co_queue_empty(&s->written) ? ttj_write_depth(s) : 0;
+    }
+    return oldest && oldest <= seq ? TTJ_FLIGHT_MAX : 0;
+}
+
+/*
  * Called with lock held and nobody writing; drops the lock meanwhile.  1 if
  * something was written, 0 if there was nothing, -errno.
  */
-static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
+static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq)
+{
+    BDRVTtjournalState *s = f->bs->opaque;
+    TTJWrite *writes[TTJ_FLIGHT_MAX];
+    bool any = false;
+    int ret = 0;
+
+    while (ret == 0) {
+        unsigned depth = ttj_wanted_depth(s, seq);
+        unsigned count = ttj_take_writes(f, depth, writes);
+
+        assert(depth || !count);
+        if (!depth || !f->requests) {
+            break;
+        }
+        any = true;
+        qemu_mutex_unlock(&s->lock);
+        if (count) {
+            ret = ttj_start_writes(f, writes, count);
+        }
+        if (ret == 0) {
+            if (f->requests) { /* only this thread changes it */
+                aio_task_pool_wait_one(f->pool);
+            }
+            ret = aio_task_pool_status(f->pool);
+        }
+        qemu_mutex_lock(&s->lock);
+    }
+    qemu_mutex_unlock(&s->lock);
+    aio_task_pool_wait_all(f->pool);
+    ret = ret < 0 ? ret : aio_task_pool_status(f->pool);
+    qemu_mutex_lock(&s->lock);
+    return ret < 0 ? ret : any;
+}
+
+int coroutine_fn ttj_write_some(BlockDriverState *bs, uint64_t seq)
 {
     BDRVTtjournalState *s = bs->opaque;
     bool ours = ttj_begin_writing(bs);
-    TTJWrite *writes[ROUND_MAX];
+    TTJFlight f = { .bs = bs, .pool = aio_task_pool_new(TTJ_FLIGHT_MAX) };
     uint64_t failures = s->failures;
-    unsigned count = 0;
-    uint64_t bytes = 0;
-    int ret = 0;
+    int ret;
 
     assert(!s->writing);
     s->writing = true;
-    for (; count < ROUND_MAX && bytes < ROUND_BYTES; count++) {
-        TTJWrite *write = g_new(TTJWrite, 1);
-
-        write->task = (AioTask){ 0 };
-        write->bs = bs;
-        if (!tt_pending_take(s->pending, &write->w)) {
-            g_free(write);
-            break;
-        }
-        writes[count] = write;
-        bytes += write->w.length;
-    }
-    if (count) {
-        qemu_mutex_unlock(&s->lock);
-        ret = ttj_run_writes(bs, writes, count);
-        qemu_mutex_lock(&s->lock);
-        s->disk_error = ret;
+    ret = ttj_fly(&f, seq);
+    if (ret) {
+        s->disk_error = MIN(ret, 0);
         s->disk_error_is_journals = ret < 0 && s->failures > failures;
     }
     ttj_end_writing(bs, ours);
@@ -476,7 +533,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_round(BlockDriverState *bs)
     if (ret < 0) {
         ttj_room(bs);
     }
-    return ret < 0 ? ret : count > 0;
+    aio_task_pool_free(f.pool);
+    return ret;
 }
 
 int coroutine_fn ttj_write_back(BlockDriverState *bs, uint64_t seq)
@@ -492,349 +550,9 @@ int coroutine_fn ttj_write_back(BlockDriverState *bs, uint64_t seq)
             qemu_co_queue_wait(&s->written, &s->lock);
             continue;
         }
-        ret = ttj_round(bs);
+        ret = ttj_write_some(bs, seq);
         /* what is durable can be taken while nobody else writes */
         assert(ret);
     }
     return MIN(ret, 0);
-}
-
-/* ---- workers ------------------------------------------------------------- */
-
-typedef enum TTJAction {
-    TTJ_NOTHING,
-    TTJ_FLUSH,      /* the journal */
-    TTJ_WRITE,      /* a round */
-    TTJ_CHECKPOINT, /* and the flush of the disk before it */
-    TTJ_TELL,       /* a frame that says how far the journal is durable */
-    TTJ_ROOM,       /* for what comes next */
-    TTJ_END_GAP,    /* recording goes on */
-} TTJAction;
-
-bool ttj_unsettled(BDRVTtjournalState *s)
-{
-    return s->recording && s->pending &&
-           (!tt_pending_empty(s->pending) || s->disk_doubtful || s->changed ||
-            s->checkpointing || s->unrecorded);
-}
-
-/* What is older than half of max_pending_ns to max_pending_ns is aged. */
-static void ttj_age(BDRVTtjournalState *s, int64_t now)
-{
-    if (now - s->young_ns >= s->options.max_pending_ns / 2) {
-        s->aged_seq = s->young_seq;
-        s->young_seq = ttj_last_seq(s);
-        s->young_ns = now;
-    }
-}
-
-/* Is there something durable that no frame has said to be so? */
-static bool ttj_untold(BDRVTtjournalState *s)
-{
-    return s->note_seq || s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
-}
-
-static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
-{
-    uint64_t last, undurable = tt_pending_undurable(s->pending, &last);
-    uint64_t oldest = tt_pending_oldest(s->pending);
-    bool idle = now - s->appended_ns >= IDLE_NS;
-    bool writable = oldest && oldest <= s->writer.durable_seq;
-
-    if (last && !s->flushing &&
-        (idle || (s->waiting_for_room && !writable) ||
-         undurable >= s->options.max_pending / 8 ||
-         now - s->undurable_ns >= UNDURABLE_NS)) {
-        return TTJ_FLUSH;
-    }
-    if (s->appending) {
-        return TTJ_NOTHING;
-    }
-    if (idle && ttj_untold(s)) {
-        return TTJ_TELL;
-    }
-    if (s->room_wanted && now >= s->room_ns &&
-        now - s->appended_ns >= QUIET_NS) {
-        return TTJ_ROOM;
-    }
-    return TTJ_NOTHING;
-}
-
-static TTJAction ttj_disk_action(BDRVTtjournalState *s, int64_t now)
-{
-    uint64_t oldest = tt_pending_oldest(s->pending);
-    bool idle = now - s->appended_ns >= IDLE_NS;
-
-    if (!s->writing && oldest && oldest <= s->writer.durable_seq &&
-        (idle || s->waiting_for_room || oldest <= s->aged_seq ||
-         tt_pending_bytes(s->pending) >= s->options.max_pending / 2)) {
-        return TTJ_WRITE;
-    }
-    return TTJ_NOTHING;
-}
-
-static TTJAction ttj_next_action(BDRVTtjournalState *s, TTJWorkerKind kind,
-                                 int64_t now)
-{
-    if ((s->quiesced && !s->waiting_for_room) ||
-        now < s->workers[kind].retry_ns || s->journal_error) {
-        return TTJ_NOTHING;
-    }
-    ttj_age(s, now);
-    switch (kind) {
-    case TTJ_JOURNAL_WORKER:
-        return ttj_journal_action(s, now);
-    case TTJ_DISK_WORKER:
-        return ttj_disk_action(s, now);
-    default:
-        if (s->unrecorded) {
-            return TTJ_END_GAP;
-        }
-        return ttj_checkpoint_due(s, now) ? TTJ_CHECKPOINT : TTJ_NOTHING;
-    }
-}
-
-/* When the workers have to look again, if nothing else happens */
-static void ttj_arm(BDRVTtjournalState *s, int64_t now)
-{
-    int64_t at = INT64_MAX;
-
-    if (!s->timer) {
-        return;
-    }
-    if (s->unrecorded) {
-        at = now + IDLE_NS;
-    } else if (s->room_wanted) {
-        at = MAX(now + QUIET_NS, s->room_ns);
-    } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
-        at = now + IDLE_NS;
-    } else if (s->changed) {
-        at = s->checkpoint_time + s->options.checkpoint_ns;
-    }
-    if (at < INT64_MAX) {
-        /* what is due already is being done, or is tried again later */
-        at = MAX(at, now + QUIET_NS);
-        if (!timer_pending(s->timer) ||
-            timer_expire_time_ns(s->timer) > (uint64_t)at) {
-            timer_mod_ns(s->timer, at);
-        }
-    }
-}
-
-/* A frame of its own, so that the journal's end does not stay provisional */
-static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
-{
-    TTJEntry e = { .req.kind = TT_KIND_DURABLE };
-
-    return ttj_append(bs, &e, 1);
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_make_room(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int wait_ms = ttj_grow_idle(bs);
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->room_wanted = wait_ms > 0;
-        s->room_ns =
-            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + wait_ms * SCALE_MS;
-    }
-    /* what the file system has to commit for it does not wait for a guest */
-    return wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
-}
-
-static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
-                                             TTJAction action)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    uint64_t last;
-    int ret = 0;
-
-    switch (action) {
-    case TTJ_FLUSH:
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            last = ttj_last_seq(s);
-        }
-        return ttj_make_durable(bs, last);
-    case TTJ_WRITE:
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            /* a flush may have begun one meanwhile */
-            ret = s->writing ? 0 : ttj_round(bs);
-        }
-        return ret;
-    case TTJ_CHECKPOINT:
-        return ttj_checkpoint(bs, 0);
-    case TTJ_TELL:
-        return ttj_tell(bs);
-    case TTJ_ROOM:
-        return ttj_make_room(bs);
-    case TTJ_END_GAP:
-        return ttj_end_gap(bs);
-    case TTJ_NOTHING:
-        break;
-    }
-    return 0;
-}
-
-/*
- * Gives up what ttj_child_perm() has kept.  Of the main loop itself, so that
- * it does not run while somebody who changes the graph polls.
- */
-static void ttj_settled_bh(void *opaque)
-{
-    BlockDriverState *bs = opaque;
-
-    bdrv_graph_rdlock_main_loop();
-    bdrv_child_refresh_perms(bs, bs->file, NULL);
-    bdrv_graph_rdunlock_main_loop();
-}
-
-/* What a worker's coroutine is given; it frees it */
-typedef struct TTJWork {
-    BlockDriverState *bs;
-    TTJWorkerKind kind;
-} TTJWork;
-
-/*
- * Does what is to be done next; false if there is nothing.  In flight only
- * with the graph lock held: who waits for it must not be waited for by a
- * drain, which QEMU 10.0 begins also with that lock held for writing.
- */
-static bool coroutine_fn ttj_work(BlockDriverState *bs, TTJWorkerKind kind)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    TTJAction action;
-    int ret;
-
-    GRAPH_RDLOCK_GUARD();
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        action =
-            ttj_next_action(s, kind, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
-        if (action == TTJ_NOTHING) {
-            return false;
-        }
-        bdrv_inc_in_flight(bs);
-    }
-    ret = ttj_act(bs, action);
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (ret < 0) {
-            s->workers[kind].retry_ns =
-                qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
-        }
-    }
-    bdrv_dec_in_flight(bs);
-    return true;
-}
-
-static void coroutine_fn ttj_worker(void *opaque)
-{
-    g_autofree TTJWork *work = opaque;
-    BDRVTtjournalState *s = work->bs->opaque;
-
-    while (ttj_work(work->bs, work->kind)) {
-        /* until there is nothing to do */
-    }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (s->settling && !ttj_unsettled(s)) {
-            s->settling = false;
-            qemu_bh_schedule(s->settled_bh);
-        }
-        s->workers[work->kind].working = false;
-        ttj_kick(work->bs); /* for what has come since, or arms the timer */
-    }
-    aio_wait_kick(); /* of ttj_stop_worker() */
-}
-
-bool ttj_is_working(BDRVTtjournalState *s)
-{
-    for (unsigned i = 0; i < TTJ_WORKERS; i++) {
-        if (qatomic_read(&s->workers[i].working)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void ttj_kick(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-
-    if (!s->running) {
-        return;
-    }
-    for (unsigned i = 0; i < TTJ_WORKERS; i++) {
-        TTJWork *work;
-
-        if (s->workers[i].working ||
-            ttj_next_action(s, i, now) == TTJ_NOTHING) {
-            continue;
-        }
-        s->workers[i].working = true;
-        work = g_new(TTJWork, 1);
-        *work = (TTJWork){ .bs = bs, .kind = i };
-        aio_co_schedule(bdrv_get_aio_context(bs),
-                        qemu_coroutine_create(ttj_worker, work));
-    }
-    ttj_arm(s, now);
-}
-
-static void ttj_timer(void *opaque)
-{
-    BlockDriverState *bs = opaque;
-    BDRVTtjournalState *s = bs->opaque;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    ttj_kick(bs);
-}
-
-void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS, ttj_timer, bs);
-}
-
-void ttj_open_workers(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    s->settled_bh = aio_bh_new(iohandler_get_aio_context(), ttj_settled_bh, bs);
-    ttj_attach_timer(bs, bdrv_get_aio_context(bs));
-}
-
-void ttj_close_workers(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    ttj_detach_timer(bs);
-    qemu_bh_delete(s->settled_bh);
-}
-
-void ttj_detach_timer(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    /* the node's thread may be about to arm it */
-    QEMU_LOCK_GUARD(&s->lock);
-    timer_free(s->timer);
-    s->timer = NULL;
-}
-
-void ttj_drain_begin(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced++;
-}
-
-void ttj_drain_end(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced--;
-    ttj_kick(bs);
 }

@@ -45,7 +45,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_to(BlockDriverState *bs,
         return ret;
     }
     ret = ttj_write_back(bs, seq);
-    return ret < 0 ? ret : ttj_flush_disk(bs);
+    return ret < 0 ? ret : ttj_flush_disk(bs, seq);
 }
 
 /* The same for the guest, which may be held meanwhile */

@@ -9,12 +9,20 @@
  */
 #include <ttjournal/ttjournal.h>
 
+#include "checksum.h"
+
 #define XXH_INLINE_ALL
 #define XXH_NO_STREAM
 #include <xxhash.h>
 
 uint64_t tt_checksum(const void *buf, size_t length)
 {
+#ifdef TT_HAVE_AVX2
+    /* with short ones the difference is lost in the call */
+    if (length > XXH3_MIDSIZE_MAX && __builtin_cpu_supports("avx2")) {
+        return tt_checksum_avx2(buf, length);
+    }
+#endif
     return XXH3_64bits(buf, length);
 }
 

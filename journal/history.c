@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "catalog.h"
 #include "history.h"
 
 #define PUSH(h, name, ...)                                                     \
@@ -193,65 +194,86 @@ static bool add_size(struct tt_history *h, uint64_t seq, uint64_t size)
     return true;
 }
 
-static int add_resize(struct tt_history *h, const struct tt_record *rec,
-                      struct version *v)
-{
-    uint64_t old_size = rec->disk_offset, size = rec->disk_length;
-
-    v->zero = true;
-    if (!add_size(h, rec->seq, size) ||
-        (size > old_size &&
-         !tt_index_add(&h->versions, old_size, size - old_size, v))) {
-        return no_memory(h);
-    }
-    return 0;
-}
-
 /*
  * The first pre-image of a byte wins.  That is for the look-up to decide, by
  * sequence: what a footer tells comes late, and may yet be the first.
  */
-static int add_preimage(struct tt_history *h, const struct tt_record *rec,
+static int add_preimage(struct tt_history *h, const struct placed *p,
                         const struct version *v)
 {
-    uint64_t end = rec->disk_offset + rec->disk_length;
+    uint64_t end = p->disk_offset + p->disk_length;
     struct index_hit hit;
 
-    tt_index_oldest(&h->preimages, rec->disk_offset, &hit);
+    tt_index_oldest(&h->preimages, p->disk_offset, &hit);
     if (hit.version || hit.end < end) {
         h->stats.duplicate_preimages++;
         if (hit.version && hit.end >= end && hit.version->seq < v->seq) {
             return 0;
         }
     }
-    return tt_index_add(&h->preimages, rec->disk_offset, rec->disk_length, v)
+    return tt_index_add(&h->preimages, p->disk_offset, p->disk_length, v)
                ? 0
                : no_memory(h);
 }
 
-int tt_history_add_version(struct tt_history *h, const struct tt_record *rec,
-                           uint64_t frame_offset, uint32_t record_index)
+/* Keeps the checksums of @p; false if out of memory. */
+static bool keep_sums(struct tt_history *h, const struct placed *p,
+                      uint32_t *ret_first)
 {
-    struct version v = { .seq = rec->seq,
-                         .frame_offset = frame_offset,
-                         .record_index = record_index };
+    uint32_t n = tt_grid_pieces(p->disk_offset, p->disk_length);
 
-    if (rec->kind == TT_KIND_RESIZE) {
-        return add_resize(h, rec, &v);
+    while (h->sums_room < h->sums_count + n) {
+        if (h->sums_room > UINT32_MAX / 2 ||
+            !tt_history_room(&h->sums, h->sums_room, &h->sums_room,
+                             sizeof(*h->sums))) {
+            return false;
+        }
     }
-    if (rec->kind == TT_KIND_PREIMAGE) {
-        v.zero = (rec->flags & TT_RECORD_ZEROES) != 0;
-        return add_preimage(h, rec, &v);
+    memcpy(h->sums + h->sums_count, p->sums, n * sizeof(*p->sums));
+    *ret_first = (uint32_t)h->sums_count;
+    h->sums_count += n;
+    return true;
+}
+
+int tt_history_add_version(struct tt_history *h, const struct placed *p)
+{
+    struct version v = { .seq = p->seq,
+                         .place = p->payload,
+                         .zero = p->payload == 0 };
+    uint64_t offset = p->disk_offset, length = p->disk_length;
+
+    if (p->kind == TT_KIND_RESIZE && !add_size(h, p->seq, p->disk_length)) {
+        return no_memory(h);
     }
-    v.zero = rec->kind == TT_KIND_ZERO;
-    return tt_index_add(&h->versions, rec->disk_offset, rec->disk_length, &v)
-               ? 0
-               : no_memory(h);
+    if (h->sink) {
+        return h->sink->version(h->sink->opaque, p, h->err);
+    }
+    if (p->payload && !keep_sums(h, p, &v.sum)) {
+        return no_memory(h);
+    }
+    if (p->kind == TT_KIND_PREIMAGE) {
+        return add_preimage(h, p, &v);
+    }
+    if (p->kind == TT_KIND_RESIZE) {
+        length = placed_is_growth(p) ? p->disk_length - p->disk_offset : 0;
+    }
+    return tt_index_add(&h->versions, offset, length, &v) ? 0 : no_memory(h);
 }
 
 static int take_version(struct tt_history *h, const struct tt_frame *f,
-                        const struct tt_record *rec, uint32_t record_index)
+                        const struct tt_record *rec)
 {
+    struct placed p = {
+        .seq = rec->seq,
+        .time = rec->time,
+        .disk_offset = rec->disk_offset,
+        .disk_length = rec->disk_length,
+        .payload = rec->payload_offset ? f->offset + rec->payload_offset : 0,
+        .sums = rec->checksums,
+        .kind = rec->kind,
+        .flags = rec->flags,
+    };
+
     h->stats.clean = false;
     h->stats.writes += rec->kind == TT_KIND_WRITE;
     h->stats.zeroes += rec->kind == TT_KIND_ZERO;
@@ -259,30 +281,31 @@ static int take_version(struct tt_history *h, const struct tt_frame *f,
     if (rec->kind == TT_KIND_WRITE) {
         h->stats.written_bytes += rec->payload_length;
     }
-    if (!PUSH(h, undurable, rec->seq)) {
+    if (!h->sink && !PUSH(h, undurable, rec->seq)) {
         return no_memory(h);
     }
-    return tt_history_add_version(h, rec, f->offset, record_index);
+    return tt_history_add_version(h, &p);
 }
 
 /* ---- frames ------------------------------------------------------------ */
 
-static int take_record(struct tt_history *h, const struct tt_frame *f,
-                       const struct tt_record *rec, uint32_t record_index)
+static int take_time(struct tt_history *h, const struct tt_record *rec)
 {
     size_t n = h->times_count;
 
-    h->stats.records++;
-    if ((!n || h->times[n - 1].time != rec->time) &&
-        !PUSH(h, times, (struct time_point){ rec->seq, rec->time })) {
-        return no_memory(h);
+    if (h->sink || (n && h->times[n - 1].time == rec->time)) {
+        return 0;
     }
+    return PUSH(h, times, (struct time_point){ rec->seq, rec->time })
+               ? 0
+               : no_memory(h);
+}
+
+/* A record that is no version. */
+static int take_other(struct tt_history *h, const struct tt_frame *f,
+                      const struct tt_record *rec)
+{
     switch (rec->kind) {
-    case TT_KIND_WRITE:
-    case TT_KIND_ZERO:
-    case TT_KIND_PREIMAGE:
-    case TT_KIND_RESIZE:
-        return take_version(h, f, rec, record_index);
     case TT_KIND_FLUSH:
         h->stats.flushes++;
         return 0;
@@ -307,6 +330,23 @@ static int take_record(struct tt_history *h, const struct tt_frame *f,
     return 0;
 }
 
+static bool is_version(const struct tt_record *rec)
+{
+    return tt_kind_is_version(rec->kind) || rec->kind == TT_KIND_RESIZE;
+}
+
+static int take_record(struct tt_history *h, const struct tt_frame *f,
+                       const struct tt_record *rec)
+{
+    int ret = take_time(h, rec);
+
+    h->stats.records++;
+    if (ret < 0) {
+        return ret;
+    }
+    return is_version(rec) ? take_version(h, f, rec) : take_other(h, f, rec);
+}
+
 static bool begin_epoch(struct tt_history *h, const struct tt_frame *f)
 {
     struct tt_epoch e = {
@@ -317,10 +357,8 @@ static bool begin_epoch(struct tt_history *h, const struct tt_frame *f)
 
     if (h->ends_count) {
         h->ends[h->ends_count - 1].reason = TT_CLOCK_UNKNOWN;
-        h->ends[h->ends_count - 1].end_point = h->times_count;
     }
-    return PUSH(h, epochs, e) &&
-           PUSH(h, ends, (struct epoch_end){ .first_point = h->times_count });
+    return PUSH(h, epochs, e) && PUSH(h, ends, (struct epoch_end){ 0 });
 }
 
 /* What the header says that the records before did not. */
@@ -334,7 +372,7 @@ static int take_header(struct tt_history *h, const struct tt_frame *f)
         return no_memory(h);
     }
     /* The search for a time needs points where it may not run on. */
-    if ((new_epoch || h->after_damage) &&
+    if ((new_epoch || h->after_damage) && !h->sink &&
         !PUSH(h, times, (struct time_point){ f->first_seq, f->first_time })) {
         return no_memory(h);
     }
@@ -354,26 +392,46 @@ static int take_header(struct tt_history *h, const struct tt_frame *f)
     return 0;
 }
 
-static int take_frame(void *opaque, const struct tt_frame *f,
-                      const uint8_t *table)
+int tt_history_take_frame(void *opaque, const struct tt_frame *f,
+                          const uint8_t *table)
 {
     struct tt_history *h = opaque;
     uint32_t pos = 0, next = 0;
     struct tt_record rec;
-    int ret = take_header(h, f);
+    int ret = h->sink ? h->sink->frame(h->sink->opaque, f, h->err) : 0;
 
+    if (ret == 0) {
+        ret = take_header(h, f);
+    }
     if (h->undurable_count &&
         h->undurable[h->undurable_count - 1] <= f->durable_seq) {
         h->undurable_count = 0;
     }
     while (ret == 0 && tt_table_next(f, table, &pos, &next, &rec)) {
-        ret = take_record(h, f, &rec, next - 1);
+        ret = take_record(h, f, &rec);
     }
     h->broken = ret < 0;
     return ret;
 }
 
-static int take_damage(void *opaque, const struct tt_damage *d)
+int tt_history_take_rest(struct tt_history *h, const struct tt_frame *f,
+                         const uint8_t *table)
+{
+    uint32_t pos = 0, next = 0;
+    struct tt_record rec;
+    int ret = take_header(h, f);
+
+    while (ret == 0 && tt_table_next(f, table, &pos, &next, &rec)) {
+        if (rec.kind == TT_KIND_RESIZE) {
+            ret = add_size(h, rec.seq, rec.disk_length) ? 0 : no_memory(h);
+        } else if (!is_version(&rec) && rec.kind != TT_KIND_FOOTER) {
+            ret = take_other(h, f, &rec);
+        }
+    }
+    return ret;
+}
+
+int tt_history_take_damage(void *opaque, const struct tt_damage *d)
 {
     struct tt_history *h = opaque;
     int ret;
@@ -392,7 +450,7 @@ struct tt_history *tt_history_new(void)
     return calloc(1, sizeof(struct tt_history));
 }
 
-static void reset(struct tt_history *h)
+void tt_history_reset(struct tt_history *h)
 {
     for (size_t i = 0; i < h->marks_count; i++) {
         free(h->marks[i].name);
@@ -408,6 +466,8 @@ static void reset(struct tt_history *h)
     tt_index_clear(&h->preimages);
     tt_index_clear(&h->doubts);
     free(h->gap_ranges);
+    free(h->runs);
+    free(h->sums);
     free(h->times);
     free(h->sizes);
     free(h->epochs);
@@ -426,13 +486,12 @@ static void reset(struct tt_history *h)
 void tt_history_free(struct tt_history *h)
 {
     if (h) {
-        reset(h);
+        tt_history_reset(h);
         free(h);
     }
 }
 
-/* After frames were taken in: forgets what only that needed. */
-static int settle(struct tt_history *h)
+int tt_history_settle(struct tt_history *h)
 {
     size_t kept = 0;
     int ret = tt_history_gaps_settle(h) ? 0 : no_memory(h);
@@ -450,13 +509,11 @@ static int settle(struct tt_history *h)
     return ret;
 }
 
-int tt_history_load(struct tt_history *h, const struct tt_source *src,
-                    struct tt_error *err)
+int tt_history_begin(struct tt_history *h, const struct tt_source *src,
+                     struct tt_error *err)
 {
-    struct tt_scan_ops ops = { take_frame, take_damage, h };
     int ret;
 
-    reset(h);
     h->src = src;
     h->err = err;
     ret = tt_super_read(src, &h->super, NULL, err);
@@ -464,28 +521,92 @@ int tt_history_load(struct tt_history *h, const struct tt_source *src,
         !PUSH(h, sizes, (struct size_point){ 0, h->super.disk_size })) {
         ret = no_memory(h);
     }
-    if (ret == 0) {
-        ret = tt_scan_run(&h->super, src, 0, &ops, &h->scan, err);
-    }
+    return ret;
+}
+
+/* Reads on from the frame at @from. */
+static int load_from(struct tt_history *h, uint64_t from)
+{
+    struct tt_scan_ops ops = { tt_history_take_frame, tt_history_take_damage,
+                               h };
+    int ret = tt_scan_run(&h->super, h->src, from, &ops, &h->scan, h->err);
+
     if (ret == 0 &&
         !(tt_index_compact(&h->versions) && tt_index_compact(&h->preimages))) {
         ret = no_memory(h);
     }
-    if (ret == 0) {
-        ret = settle(h);
-    }
+    return ret == 0 ? tt_history_settle(h) : ret;
+}
+
+static int loaded(struct tt_history *h, int ret)
+{
     if (ret < 0) {
-        reset(h);
+        tt_history_reset(h);
+    } else {
+        h->loaded = true;
+    }
+    return ret;
+}
+
+int tt_history_load(struct tt_history *h, const struct tt_source *src,
+                    struct tt_error *err)
+{
+    int ret;
+
+    tt_history_reset(h);
+    ret = tt_history_begin(h, src, err);
+    return loaded(h, ret == 0 ? load_from(h, 0) : ret);
+}
+
+/* What the catalog and the runs know, before the tail is read. */
+static int take_index(struct tt_history *h, const struct tt_catalog *catalog,
+                      struct tt_run *const *runs, size_t run_count)
+{
+    int ret = tt_catalog_check(catalog, h->src, h->err);
+
+    if (ret == 0) {
+        ret = tt_catalog_rest(catalog, h, h->err);
+    }
+    if (ret == 0) {
+        ret = tt_catalog_has_runs(catalog, runs, run_count, h->err);
+    }
+    if (ret < 0 || !run_count) {
         return ret;
     }
-    h->loaded = true;
+    h->runs = malloc(run_count * sizeof(*h->runs));
+    if (!h->runs) {
+        return no_memory(h);
+    }
+    memcpy(h->runs, runs, run_count * sizeof(*h->runs));
+    h->runs_count = run_count;
+    h->covered_seq = tt_catalog_last_seq(catalog);
+    h->journal = h->src;
     return 0;
+}
+
+int tt_history_open(struct tt_history *h, const struct tt_source *src,
+                    const struct tt_catalog *catalog,
+                    struct tt_run *const *runs, size_t run_count,
+                    struct tt_error *err)
+{
+    int ret;
+
+    tt_history_reset(h);
+    ret = tt_history_begin(h, src, err);
+    if (ret == 0) {
+        ret = take_index(h, catalog, runs, run_count);
+    }
+    if (ret == 0) {
+        ret = load_from(h, tt_catalog_end_offset(catalog));
+    }
+    return loaded(h, ret);
 }
 
 int tt_history_refresh(struct tt_history *h, const struct tt_source *src,
                        bool *ret_grown, struct tt_error *err)
 {
-    struct tt_scan_ops ops = { take_frame, take_damage, h };
+    struct tt_scan_ops ops = { tt_history_take_frame, tt_history_take_damage,
+                               h };
     uint64_t frames = h->stats.frames;
     int ret, settled;
 
@@ -497,7 +618,7 @@ int tt_history_refresh(struct tt_history *h, const struct tt_source *src,
     h->src = src;
     h->err = err;
     ret = tt_scan_follow(&h->super, src, &ops, &h->scan, err);
-    settled = settle(h);
+    settled = tt_history_settle(h);
     h->broken |= settled < 0;
     *ret_grown = h->stats.frames != frames;
     return ret < 0 ? ret : settled;
@@ -539,34 +660,10 @@ const struct tt_session *tt_history_recorder(const struct tt_history *h)
     return NULL;
 }
 
-/* Bytes of the disk as it is that have a version. */
-static uint64_t captured(const struct tt_history *h)
-{
-    uint64_t size = tt_history_disk_size(h, UINT64_MAX), sum = 0;
-
-    for (uint64_t at = 0; at < size;) {
-        struct index_hit v, p;
-        uint64_t end;
-
-        tt_index_newest(&h->versions, at, UINT64_MAX, &v);
-        tt_index_oldest(&h->preimages, at, &p);
-        end = v.end < p.end ? v.end : p.end;
-        if (end > size) {
-            end = size;
-        }
-        if (v.version || p.version) {
-            sum += end - at;
-        }
-        at = end;
-    }
-    return sum;
-}
-
 void tt_history_stats(const struct tt_history *h,
                       struct tt_history_stats *ret_stats)
 {
     *ret_stats = h->stats;
-    ret_stats->captured_bytes = captured(h);
     if (h->undurable_count) {
         ret_stats->provisional_from = h->undurable[0];
     }
@@ -597,32 +694,4 @@ uint64_t tt_history_disk_size(const struct tt_history *h, uint64_t seq)
         }
     }
     return low ? h->sizes[low - 1].size : h->super.disk_size;
-}
-
-size_t tt_history_times_after(const struct tt_history *h, uint64_t seq)
-{
-    size_t low = 0, high = h->times_count;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-
-        if (h->times[mid].seq <= seq) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
-    }
-    return low;
-}
-
-bool tt_history_time(const struct tt_history *h, uint64_t seq,
-                     int64_t *ret_time)
-{
-    size_t i = tt_history_times_after(h, seq);
-
-    if (i == 0) {
-        return false;
-    }
-    *ret_time = h->times[i - 1].time;
-    return true;
 }

@@ -6,6 +6,9 @@
 #ifndef TTJOURNAL_HISTORY_H
 #define TTJOURNAL_HISTORY_H
 
+#include <ttjournal/index.h>
+
+#include "footread.h"
 #include "index.h"
 
 /* From @seq on records have this time, until the next of these. */
@@ -57,9 +60,17 @@ struct gap_range {
 
 /* How an epoch ended, beside what is public of it. */
 struct epoch_end {
-    uint32_t reason;    /* TT_CLOCK_…, 0: it has not ended */
-    size_t first_point; /* of its records in time_points */
-    size_t end_point;   /* behind its last; of the newest: not set */
+    uint32_t reason; /* TT_CLOCK_…, 0: it has not ended */
+};
+
+/*
+ * Where versions and times go instead of into the history, while a catalog is
+ * built.  Negative codes stop.
+ */
+struct history_sink {
+    int (*version)(void *opaque, const struct placed *p, struct tt_error *err);
+    int (*frame)(void *opaque, const struct tt_frame *f, struct tt_error *err);
+    void *opaque;
 };
 
 /*
@@ -72,12 +83,27 @@ struct tt_history {
     bool loaded; /* super and scan are set */
     bool broken; /* a refresh failed half-way: load again */
 
+    /*
+     * What an index covers: records up to covered_seq.  All below is then of
+     * the tail behind that, unless it says otherwise.
+     */
+    uint64_t covered_seq;
+    struct tt_run **runs; /* in order of sequence; not owned, but the array */
+    size_t runs_count;
+    const struct tt_source *journal; /* to look up times; NULL without runs */
+
     struct index versions; /* of WRITE, ZERO and RESIZE that grows */
     struct index preimages;
-    struct index doubts; /* ranges of GAPs; a version's seq is the GAP's */
+    struct index
+        doubts;    /* of all history: ranges of GAPs; a version's seq is */
+                   /* the GAP's */
+    tt_le64 *sums; /* checksums of versions and preimages */
+    size_t sums_count, sums_room;
 
     struct time_point *times;
     size_t times_count, times_room;
+
+    /* Of all history */
     struct size_point *sizes;
     size_t sizes_count, sizes_room;
     struct tt_epoch *epochs;
@@ -101,8 +127,9 @@ struct tt_history {
     size_t gap_ranges_count, gap_ranges_room;
     struct blind *blinds; /* none touches another */
     size_t blinds_count, blinds_room;
-    struct salvaged *salvaged;
+    struct salvaged *salvaged; /* of what is covered: without checksums */
     size_t salvaged_count, salvaged_room;
+
     uint64_t *undurable; /* versions and RESIZEs above the durable end */
     size_t undurable_count, undurable_room;
 
@@ -112,6 +139,7 @@ struct tt_history {
     bool after_damage;     /* no frame since the last damage */
     bool gap_more;         /* the next GAP continues the last one */
     bool gaps_changed;     /* doubts does not hold all gap_ranges yet */
+    const struct history_sink *sink;
 
     /* Set while frames are taken in */
     const struct tt_source *src;
@@ -129,12 +157,40 @@ bool tt_history_room(void *array, size_t count, size_t *room, size_t unit);
 int tt_history_body(struct tt_history *h, const struct tt_frame *f,
                     const struct tt_record *rec, const uint8_t **ret_body);
 
-/* Adds a WRITE, ZERO, PREIMAGE or RESIZE; @frame_offset as in a version. */
-int tt_history_add_version(struct tt_history *h, const struct tt_record *rec,
-                           uint64_t frame_offset, uint32_t record_index);
+/* Adds a WRITE, ZERO, PREIMAGE or RESIZE. */
+int tt_history_add_version(struct tt_history *h, const struct placed *p);
 
-/* The first index whose point is behind @seq. */
-size_t tt_history_times_after(const struct tt_history *h, uint64_t seq);
+/* Takes in a frame of history, or a damage: for the scan. */
+int tt_history_take_frame(void *opaque, const struct tt_frame *f,
+                          const uint8_t *table);
+int tt_history_take_damage(void *opaque, const struct tt_damage *d);
+/*
+ * Takes in a frame of a segment whose versions come from its footer: all that
+ * is neither a version nor counted.
+ */
+int tt_history_take_rest(struct tt_history *h, const struct tt_frame *f,
+                         const uint8_t *table);
+/* Forgets all. */
+void tt_history_reset(struct tt_history *h);
+/* After frames were taken in: forgets what only that needed. */
+int tt_history_settle(struct tt_history *h);
+/* The superblock is read, and nothing is known yet.  @h was reset. */
+int tt_history_begin(struct tt_history *h, const struct tt_source *src,
+                     struct tt_error *err);
+
+/* The small rest of history, for a catalog. */
+struct bytes;
+struct byte_reader;
+bool tt_rest_encode(struct tt_history *h, struct bytes *b);
+/* Into a history that is new; a negative code, and it must be reset. */
+int tt_rest_decode(struct tt_history *h, struct byte_reader *r);
+
+/*
+ * The last record of epoch @i that is stamped @time or before, as far as
+ * records are known; the epoch's first if there is none.
+ */
+int tt_times_last(const struct tt_history *h, size_t i, int64_t time,
+                  uint64_t *ret_seq, struct tt_error *err);
 
 /* Takes in a GAP; what is in doubt is known after tt_history_gaps_settle(). */
 int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
@@ -155,8 +211,5 @@ int tt_history_add_blind(struct tt_history *h, const struct tt_damage *d);
 /* The newest blind that begins at or before @seq, or NULL. */
 const struct blind *tt_history_blind_before(const struct tt_history *h,
                                             uint64_t seq);
-
-const struct salvaged *tt_history_salvaged(const struct tt_history *h,
-                                           uint64_t seq);
 
 #endif

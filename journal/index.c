@@ -1,12 +1,12 @@
 /*
- * The index: which version of this byte is the newest up to a sequence number?
+ * The tail's index: which version of this byte is the newest up to a sequence
+ * number?
  *
- * Ranges overlap, and would spoil a predecessor search.  So a record's range
- * is cut into aligned pieces whose lengths are powers of two, each piece goes
- * to the tier of its length (class), and within a tier two pieces are at the
- * same place or do not touch.  The newest version of a byte is then found by
- * one predecessor search per class in use: for the piece that the byte would
- * lie in, the largest sequence number that is not above the one asked for.
+ * A record's range is cut into pieces (piece.h), each piece goes to the tier
+ * of its class, and within a tier two pieces are at the same place or do not
+ * touch.  The newest version of a byte is then found by one predecessor search
+ * per class in use: for the piece that the byte would lie in, the largest
+ * sequence number that is not above the one asked for.
  *
  * A tier is a list of runs, each sorted by (start, seq).  New versions go into
  * the last one, which is small; when it is full, runs are merged as long as
@@ -37,7 +37,7 @@ struct tier {
 
 void tt_index_clear(struct index *x)
 {
-    for (unsigned c = 0; c < INDEX_CLASSES; c++) {
+    for (unsigned c = 0; c < PIECE_CLASSES; c++) {
         struct tier *t = x->tiers[c];
 
         for (unsigned i = 0; t && i < t->count; i++) {
@@ -107,7 +107,7 @@ static void search(const struct index *x, uint64_t at, uint64_t seq,
     for (uint64_t left = x->used; left; left &= left - 1) {
         unsigned c = (unsigned)__builtin_ctzll(left);
         const struct tier *t = x->tiers[c];
-        uint64_t size = (uint64_t)TT_SECTOR << c;
+        uint64_t size = piece_size(c);
         uint64_t start = at & ~(size - 1);
 
         for (unsigned i = 0; i < t->count; i++) {
@@ -117,6 +117,7 @@ static void search(const struct index *x, uint64_t at, uint64_t seq,
             if (v &&
                 (!best || (seq ? v->seq > best->seq : v->seq < best->seq))) {
                 best = v;
+                ret->piece_class = c;
                 piece_end = start + size;
             }
         }
@@ -223,39 +224,47 @@ static bool add_piece(struct index *x, unsigned c, const struct version *v)
     return true;
 }
 
-/* The class of the largest piece that may begin [offset, offset + length). */
-static unsigned first_class(uint64_t offset, uint64_t length)
-{
-    unsigned by_length = 63 - (unsigned)__builtin_clzll(length / TT_SECTOR);
-    unsigned by_place = INDEX_CLASSES - 1;
-
-    if (offset) {
-        by_place = (unsigned)__builtin_ctzll(offset / TT_SECTOR);
-    }
-    return by_length < by_place ? by_length : by_place;
-}
-
 bool tt_index_add(struct index *x, uint64_t offset, uint64_t length,
                   const struct version *v)
 {
-    while (length >= TT_SECTOR) {
-        unsigned c = first_class(offset, length);
-        uint64_t size = (uint64_t)TT_SECTOR << c;
+    uint64_t end = offset + length;
+
+    for (uint64_t at = offset; end - at >= TT_SECTOR;) {
+        unsigned c = piece_class(at, end - at);
         struct version piece = *v;
 
-        piece.start = offset;
+        piece.start = at;
+        if (!v->zero) {
+            piece.place += at - offset;
+            piece.sum += piece_first_sum(offset, at);
+            piece.cell = piece_cell(offset, length, at, c);
+        }
         if (!add_piece(x, c, &piece)) {
             return false;
         }
-        offset += size;
-        length -= size;
+        at += piece_size(c);
     }
     return true;
 }
 
+size_t tt_index_memory(const struct index *x)
+{
+    size_t sum = 0;
+
+    for (unsigned c = 0; c < PIECE_CLASSES; c++) {
+        const struct tier *t = x->tiers[c];
+
+        sum += t ? sizeof(*t) : 0;
+        for (unsigned i = 0; t && i < t->count; i++) {
+            sum += t->runs[i].room * sizeof(struct version);
+        }
+    }
+    return sum;
+}
+
 bool tt_index_compact(struct index *x)
 {
-    for (unsigned c = 0; c < INDEX_CLASSES; c++) {
+    for (unsigned c = 0; c < PIECE_CLASSES; c++) {
         struct tier *t = x->tiers[c];
 
         while (t && t->count >= 2) {

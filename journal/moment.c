@@ -146,33 +146,17 @@ static void finish(const struct tt_history *h, struct tt_moment *m)
 
 /* ---- within an epoch --------------------------------------------------- */
 
-/* The last time point of epoch @i that is not after @time. */
-static size_t last_point(const struct tt_history *h, size_t i, int64_t time)
-{
-    size_t low = h->ends[i].first_point;
-    size_t high = i + 1 < h->ends_count ? h->ends[i].end_point : h->times_count;
-
-    while (high - low > 1) {
-        size_t mid = low + (high - low) / 2;
-
-        if (h->times[mid].time <= time) {
-            low = mid;
-        } else {
-            high = mid;
-        }
-    }
-    return low;
-}
-
 /* The last record known to be stamped @time or before, in epoch @i. */
-static uint64_t last_known(const struct tt_history *h, size_t i, int64_t time)
+static int last_known(const struct tt_history *h, size_t i, int64_t time,
+                      uint64_t *ret_seq, struct tt_error *err)
 {
-    size_t p = last_point(h, i, time);
-    uint64_t seq =
-        p + 1 < h->times_count ? h->times[p + 1].seq - 1 : h->scan.last_seq;
-    const struct tt_damage *d = damage_of(h, seq);
+    int ret = tt_times_last(h, i, time, ret_seq, err);
+    const struct tt_damage *d = ret == 0 ? damage_of(h, *ret_seq) : NULL;
 
-    return d ? d->first_seq - 1 : seq;
+    if (d) {
+        *ret_seq = d->first_seq - 1;
+    }
+    return ret;
 }
 
 /* Of the missing records of @d, a footer knows the times of those it tells. */
@@ -256,12 +240,16 @@ static void note_between(const struct tt_history *h, int64_t time,
          tt_time_format(time_at(h, s->seq), to));
 }
 
-static void bind_in_epoch(const struct tt_history *h, size_t i, int64_t time,
-                          struct tt_moment *m)
+static int bind_in_epoch(const struct tt_history *h, size_t i, int64_t time,
+                         struct tt_moment *m, struct tt_error *err)
 {
-    m->seq = last_known(h, i, time);
-    note_between(h, time, m);
-    reach_into_damage(h, time, m);
+    int ret = last_known(h, i, time, &m->seq, err);
+
+    if (ret == 0) {
+        note_between(h, time, m);
+        reach_into_damage(h, time, m);
+    }
+    return ret;
 }
 
 /* ---- which epoch ------------------------------------------------------- */
@@ -316,16 +304,22 @@ static int refuse_several(const struct tt_history *h, epoch_test *test,
 
     for (size_t i = 0; i < h->epochs_count && named < NAMED_MAX; i++) {
         const struct tt_epoch *e = &h->epochs[i];
+        uint64_t seq;
+        int ret;
 
         if (!test(h, i, time)) {
             continue;
+        }
+        ret = last_known(h, i, time, &seq, err);
+        if (ret < 0) {
+            return ret;
         }
         append(list, sizeof(list),
                "%sin epoch %" PRIu64 " (%s to %s) use "
                "at=seq:%" PRIu64,
                named ? ", " : "", e->number,
                tt_time_format(e->first_time, from),
-               tt_time_format(e->end_time, to), last_known(h, i, time));
+               tt_time_format(e->end_time, to), seq);
         named++;
     }
     if (count > named) {
@@ -367,19 +361,23 @@ static int bind_future(const struct tt_history *h, struct tt_moment *m)
 }
 
 /* Nothing was recorded then, or no clock showed that: the epoch before. */
-static void bind_hole(const struct tt_history *h, size_t i, int64_t time,
-                      bool jump, struct tt_moment *m)
+static int bind_hole(const struct tt_history *h, size_t i, int64_t time,
+                     bool jump, struct tt_moment *m, struct tt_error *err)
 {
     char from[TT_TIME_SIZE], to[TT_TIME_SIZE];
+    int ret = last_known(h, i, h->epochs[i].end_time, &m->seq, err);
 
+    if (ret < 0) {
+        return ret;
+    }
     m->between = true;
-    m->seq = last_known(h, i, h->epochs[i].end_time);
     NOTE(m, "%s between %s (seq:%" PRIu64 ") and %s",
          jump ? "the clock was put forward and never showed the time"
               : "nothing was recorded",
          tt_time_format(h->epochs[i].end_time, from), m->seq,
          tt_time_format(h->epochs[i + 1].first_time, to));
     reach_into_damage(h, time, m);
+    return 0;
 }
 
 static int bind_time(const struct tt_history *h, int64_t time,
@@ -397,8 +395,7 @@ static int bind_time(const struct tt_history *h, int64_t time,
                               err);
     }
     if (n == 1) {
-        bind_in_epoch(h, i, time, m);
-        return 0;
+        return bind_in_epoch(h, i, time, m, err);
     }
     if (last ? time > h->epochs[last - 1].end_time : time >= h->super.created) {
         return bind_future(h, m);
@@ -411,8 +408,7 @@ static int bind_time(const struct tt_history *h, int64_t time,
                               err);
     }
     if (n == 1) {
-        bind_hole(h, i, time, false, m);
-        return 0;
+        return bind_hole(h, i, time, false, m, err);
     }
     n = count_epochs(h, in_jump, time, &i);
     if (n > 1) {
@@ -422,8 +418,7 @@ static int bind_time(const struct tt_history *h, int64_t time,
                               err);
     }
     if (n == 1) {
-        bind_hole(h, i, time, true, m);
-        return 0;
+        return bind_hole(h, i, time, true, m, err);
     }
     return refuse_before(h, time, err);
 }

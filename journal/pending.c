@@ -77,8 +77,8 @@ RB_HEAD(map, extent);
 struct tt_pending {
     void (*release)(void *owner);
     struct map newest, durable, flying;
-    TAILQ_HEAD(, extent) order; /* of durable */
-    TAILQ_HEAD(, extent) flights;
+    TAILQ_HEAD(, extent) order;              /* of durable */
+    TAILQ_HEAD(extent_list, extent) flights; /* by request_oldest */
     TAILQ_HEAD(version_queue, version) queue;
     size_t versions, queued;
     uint64_t bytes, queued_bytes, last_seq;
@@ -509,16 +509,15 @@ uint64_t tt_pending_undurable(const struct tt_pending *p, uint64_t *ret_last)
 uint64_t tt_pending_oldest(const struct tt_pending *p)
 {
     const struct extent *x = TAILQ_FIRST(&p->order);
+    const struct extent *flight = TAILQ_FIRST(&p->flights);
     const struct version *v = TAILQ_FIRST(&p->queue);
     uint64_t oldest = x ? x->oldest : UINT64_MAX;
 
     if (v && v->seq < oldest) {
         oldest = v->seq;
     }
-    TAILQ_FOREACH(x, &p->flights, link) {
-        if (x->request_oldest < oldest) {
-            oldest = x->request_oldest;
-        }
+    if (flight && flight->request_oldest < oldest) {
+        oldest = flight->request_oldest;
     }
     return oldest == UINT64_MAX ? 0 : oldest;
 }
@@ -561,6 +560,21 @@ static void add_part(struct tt_writeback *w, const struct extent *x,
         w->parts[w->part_count].data = data_at(x->version, x->start);
         w->parts[w->part_count].length = length;
         w->part_count++;
+    }
+}
+
+/* In the order of their turns; what is taken last is mostly the last. */
+static void add_flight(struct tt_pending *p, struct extent *x)
+{
+    struct extent *before = TAILQ_LAST(&p->flights, extent_list);
+
+    while (before && before->request_oldest > x->request_oldest) {
+        before = TAILQ_PREV(before, extent_list, link);
+    }
+    if (before) {
+        TAILQ_INSERT_AFTER(&p->flights, before, x, link);
+    } else {
+        TAILQ_INSERT_HEAD(&p->flights, x, link);
     }
 }
 
@@ -616,7 +630,7 @@ bool tt_pending_take(struct tt_pending *p, struct tt_writeback *ret)
         insert(&p->flying, x);
     }
     first->request_oldest = oldest;
-    TAILQ_INSERT_TAIL(&p->flights, first, link);
+    add_flight(p, first);
     return true;
 }
 

@@ -6,9 +6,6 @@
  * the missing records are known again: where they wrote to, and what their
  * bytes must look like.  Only what no footer covers stays blind.
  *
- * A footer's bytes fit their checksums, but nobody has looked at what they
- * say: entries are held to the limits of records here.
- *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
@@ -90,109 +87,6 @@ static bool is_blind(const struct tt_history *h, uint64_t seq)
     return b && seq <= b->last_seq;
 }
 
-/* ---- entries ----------------------------------------------------------- */
-
-/* The parts of a FOOTER's payload, which were checked to fit into it. */
-struct footer_view {
-    struct tt_footer_body body;
-    uint64_t segment_offset;
-    uint64_t first_seq, last_seq;
-    uint32_t entry_count, checksum_count;
-    const uint8_t *entries, *checksums;
-};
-
-static bool parse_footer(const struct tt_history *h, const uint8_t *p,
-                         uint32_t length, struct footer_view *v)
-{
-    uint64_t need = sizeof(v->body), segment;
-
-    if (length < need) {
-        return false;
-    }
-    memcpy(&v->body, p, sizeof(v->body));
-    segment = tt_get64(v->body.segment);
-    v->first_seq = tt_get64(v->body.first_seq);
-    v->last_seq = tt_get64(v->body.last_seq);
-    v->entry_count = tt_get32(v->body.entry_count);
-    v->checksum_count = tt_get32(v->body.checksum_count);
-    v->entries = p + need;
-    need += (uint64_t)v->entry_count * sizeof(struct tt_footer_entry);
-    v->checksums = p + need;
-    need += (uint64_t)v->checksum_count * sizeof(tt_le64);
-    if (need > length || segment >= h->last_segment || !v->first_seq ||
-        v->last_seq < v->first_seq || v->last_seq > h->scan.last_seq) {
-        return false;
-    }
-    v->segment_offset = tt_segment_offset(&h->super, segment);
-    return true;
-}
-
-/* Does a record of @kind with these @flags store bytes? */
-static bool has_payload(uint16_t kind, uint16_t flags)
-{
-    return kind == TT_KIND_WRITE ||
-           (kind == TT_KIND_PREIMAGE && !(flags & TT_RECORD_ZEROES));
-}
-
-static bool range_within_limits(const struct salvaged *s)
-{
-    uint64_t max = s->kind == TT_KIND_RESIZE        ? TT_DISK_SIZE_MAX
-                   : s->kind == TT_KIND_ZERO        ? TT_ZERO_RECORD_MAX
-                   : has_payload(s->kind, s->flags) ? TT_PAYLOAD_RECORD_MAX
-                                                    : TT_PREIMAGE_ZERO_MAX;
-
-    if (!tt_kind_is_version(s->kind) && s->kind != TT_KIND_RESIZE) {
-        return false;
-    }
-    if (s->disk_offset % TT_SECTOR || s->disk_length % TT_SECTOR ||
-        s->disk_length > max || s->disk_offset > TT_DISK_SIZE_MAX) {
-        return false;
-    }
-    return s->kind == TT_KIND_RESIZE ||
-           (s->disk_length &&
-            s->disk_offset <= TT_DISK_SIZE_MAX - s->disk_length);
-}
-
-/* 1 and *s, or 0 if entry @i makes no sense, or negative. */
-static int decode_entry(struct tt_history *h, const struct footer_view *v,
-                        uint32_t i, struct salvaged *s)
-{
-    struct tt_footer_entry e;
-    uint32_t at, first, pieces;
-
-    memcpy(&e, v->entries + i * sizeof(e), sizeof(e));
-    *s = (struct salvaged){
-        .seq = v->first_seq + tt_get32(e.seq),
-        .time = (int64_t)tt_get64(e.time),
-        .disk_offset = tt_get64(e.disk_offset),
-        .disk_length = tt_get64(e.disk_length),
-        .kind = tt_get16(e.kind),
-        .flags = tt_get16(e.flags),
-    };
-    if (s->seq > v->last_seq || !range_within_limits(s)) {
-        return 0;
-    }
-    if (!has_payload(s->kind, s->flags)) {
-        return 1;
-    }
-    at = tt_get32(e.payload_offset);
-    first = tt_get32(e.first_checksum);
-    pieces = tt_grid_pieces(s->disk_offset, s->disk_length);
-    if (!at || at > h->super.segment_size ||
-        s->disk_length > h->super.segment_size - at ||
-        first > v->checksum_count || pieces > v->checksum_count - first) {
-        return 0;
-    }
-    s->payload = v->segment_offset + at;
-    s->checksums = malloc(pieces * sizeof(tt_le64));
-    if (!s->checksums) {
-        return tt_fail(h->err, TT_ENOMEM, ENOMEM, "out of memory");
-    }
-    memcpy(s->checksums, v->checksums + first * sizeof(tt_le64),
-           pieces * sizeof(tt_le64));
-    return 1;
-}
-
 /* ---- footers ----------------------------------------------------------- */
 
 void tt_history_footer_clear(struct footer_parts *p)
@@ -204,30 +98,48 @@ void tt_history_footer_clear(struct footer_parts *p)
     *p = (struct footer_parts){ 0 };
 }
 
-/* Takes what one part says of missing records.  1, or 0 if it is no good. */
-static int take_part(struct tt_history *h, const struct footer_view *v)
+static bool keep_record(struct footer_parts *p, const struct placed *e)
 {
-    struct footer_parts *p = &h->footer;
-    int ret = 1;
+    struct salvaged s = {
+        .seq = e->seq,
+        .time = e->time,
+        .disk_offset = e->disk_offset,
+        .disk_length = e->disk_length,
+        .payload = e->payload,
+        .kind = e->kind,
+        .flags = e->flags,
+    };
+    uint32_t pieces = tt_grid_pieces(e->disk_offset, e->disk_length);
 
-    for (uint32_t i = 0; i < v->entry_count && ret > 0; i++) {
-        struct salvaged s;
-
-        ret = decode_entry(h, v, i, &s);
-        if (ret <= 0 || !is_blind(h, s.seq)) {
-            if (ret > 0) {
-                free(s.checksums);
-            }
-            continue;
+    if (!tt_history_room(&p->records, p->count, &p->room,
+                         sizeof(*p->records))) {
+        return false;
+    }
+    if (e->payload) {
+        s.checksums = malloc(pieces * sizeof(tt_le64));
+        if (!s.checksums) {
+            return false;
         }
-        if (!tt_history_room(&p->records, p->count, &p->room,
-                             sizeof(*p->records))) {
-            free(s.checksums);
+        memcpy(s.checksums, e->sums, pieces * sizeof(tt_le64));
+    }
+    p->records[p->count++] = s;
+    return true;
+}
+
+/* Takes what one part says of missing records.  1, or 0 if it is no good. */
+static int take_part(struct tt_history *h, const struct footer_part *v)
+{
+    for (uint32_t i = 0; i < v->entry_count; i++) {
+        struct placed e;
+
+        if (!tt_footer_entry(&h->super, v, i, &e)) {
+            return 0;
+        }
+        if (is_blind(h, e.seq) && !keep_record(&h->footer, &e)) {
             return tt_fail(h->err, TT_ENOMEM, ENOMEM, "out of memory");
         }
-        p->records[p->count++] = s;
     }
-    return ret;
+    return 1;
 }
 
 static int compare_salvaged(const void *a, const void *b)
@@ -245,19 +157,22 @@ static int commit(struct tt_history *h)
 
     for (size_t i = 0; i < p->count && ret == 0; i++) {
         const struct salvaged *s = &p->records[i];
-        struct tt_record rec = {
+        struct placed rec = {
             .seq = s->seq,
+            .time = s->time,
             .kind = s->kind,
             .flags = s->flags,
             .disk_offset = s->disk_offset,
             .disk_length = s->disk_length,
+            .payload = s->payload,
+            .sums = s->checksums,
         };
 
         if (!tt_history_room(&h->salvaged, h->salvaged_count, &h->salvaged_room,
                              sizeof(*h->salvaged))) {
             return tt_fail(h->err, TT_ENOMEM, ENOMEM, "out of memory");
         }
-        ret = tt_history_add_version(h, &rec, 0, 0);
+        ret = tt_history_add_version(h, &rec);
         h->salvaged[h->salvaged_count++] = *s;
         p->records[i].checksums = NULL; /* the other one owns them now */
     }
@@ -271,11 +186,21 @@ static int commit(struct tt_history *h)
     return ret;
 }
 
+/*
+ * What an index covers is told by its runs, which are searched by sequence: a
+ * footer that comes later cannot add to them.
+ */
+static bool is_usable(const struct tt_history *h, const struct footer_part *v)
+{
+    return v->segment < h->last_segment && v->last_seq <= h->scan.last_seq &&
+           v->first_seq > h->covered_seq;
+}
+
 int tt_history_footer(struct tt_history *h, const struct tt_frame *f,
                       const struct tt_record *rec)
 {
     struct footer_parts *p = &h->footer;
-    struct footer_view v;
+    struct footer_part v;
     const uint8_t *body;
     int ret;
 
@@ -286,19 +211,20 @@ int tt_history_footer(struct tt_history *h, const struct tt_frame *f,
     if (ret < 0) {
         return ret;
     }
-    if (ret > 0 && parse_footer(h, body, rec->payload_length, &v)) {
-        uint32_t part = tt_get32(v.body.part);
+    if (ret > 0 && tt_footer_parse(&h->super, body, rec->payload_length, &v) &&
+        is_usable(h, &v)) {
+        uint32_t part = v.part;
 
         if (part == 0) {
             tt_history_footer_clear(p);
-            p->segment = tt_get64(v.body.segment);
-            p->part_count = tt_get32(v.body.part_count);
+            p->segment = v.segment;
+            p->part_count = v.part_count;
             p->first_seq = v.first_seq;
             p->last_seq = v.last_seq;
         }
         if (part == p->next_part && part < p->part_count &&
-            p->segment == tt_get64(v.body.segment) &&
-            p->first_seq == v.first_seq && p->last_seq == v.last_seq) {
+            p->segment == v.segment && p->first_seq == v.first_seq &&
+            p->last_seq == v.last_seq) {
             ret = take_part(h, &v);
             if (ret > 0) {
                 p->next_part++;
@@ -311,16 +237,4 @@ int tt_history_footer(struct tt_history *h, const struct tt_frame *f,
     }
     tt_history_footer_clear(p);
     return ret < 0 ? ret : 0;
-}
-
-const struct salvaged *tt_history_salvaged(const struct tt_history *h,
-                                           uint64_t seq)
-{
-    struct salvaged key = { .seq = seq };
-
-    if (!h->salvaged_count) {
-        return NULL;
-    }
-    return bsearch(&key, h->salvaged, h->salvaged_count, sizeof(*h->salvaged),
-                   compare_salvaged);
 }

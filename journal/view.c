@@ -16,7 +16,7 @@
  * came too late would be taken for the original.
  *
  * Then the answer is that nobody knows.  Bytes are served only if they fit the
- * checksums in the record's descriptor, or in the footer that tells of it.
+ * checksums that the journal has for them.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -25,20 +25,37 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "history.h"
-
-#define HEADER sizeof(struct tt_frame_header)
+#include "look.h"
 
 /* ---- look-up ----------------------------------------------------------- */
 
-static void answer_version(const struct version *v, uint64_t seq,
-                           struct tt_extent *ext)
+/* An answer, and what it was found in. */
+struct answer {
+    struct tt_extent ext;
+    struct look found; /* if it is JOURNAL */
+};
+
+/* Narrows the answer to where @l holds; says whether it found something. */
+static bool narrow(struct tt_extent *ext, const struct look *l)
 {
-    ext->kind = v->zero ? TT_EXTENT_ZERO : TT_EXTENT_JOURNAL;
+    if (l->end - ext->offset < ext->length) {
+        ext->length = l->end - ext->offset;
+    }
+    return l->found;
+}
+
+static void answer_version(const struct look *l, uint64_t seq,
+                           struct answer *ret)
+{
+    struct tt_extent *ext = &ret->ext;
+
+    ext->kind = l->zero ? TT_EXTENT_ZERO : TT_EXTENT_JOURNAL;
     ext->seq = seq;
-    ext->record_seq = v->seq;
-    ext->frame_offset = v->frame_offset;
-    ext->record_index = v->record_index;
+    ext->record_seq = l->seq;
+    if (!l->zero) {
+        ext->place = l->place + (ext->offset - l->start);
+        ret->found = *l;
+    }
 }
 
 /* @cause: first of the missing records, or a GAP. */
@@ -50,89 +67,87 @@ static void answer_damaged(uint64_t cause, struct tt_extent *ext)
                                .record_seq = cause };
 }
 
-/* Narrows @ext to where @hit holds, and returns its version. */
-static const struct version *narrow(struct tt_extent *ext,
-                                    const struct index_hit *hit)
-{
-    if (hit->end - ext->offset < ext->length) {
-        ext->length = hit->end - ext->offset;
-    }
-    return hit->version;
-}
-
 /* There is no version: may the live disk be asked? */
-static void answer_disk(const struct tt_history *h, struct tt_extent *ext)
+static int answer_disk(const struct tt_history *h, struct tt_extent *ext,
+                       struct tt_error *err)
 {
-    const struct version *v;
     struct index_hit hit;
+    struct look l;
+    int ret;
 
     if (h->blinds_count) {
         answer_damaged(h->blinds[0].damage_seq, ext);
-        return;
+        return 0;
     }
     ext->kind = TT_EXTENT_DISK;
     if (h->damage_record) {
-        tt_index_oldest(&h->versions, ext->offset, &hit);
-        v = narrow(ext, &hit);
-        if (v && v->seq > h->damage_record) {
+        ret = tt_look_oldest(h, ext->offset, &l, err);
+        if (ret < 0) {
+            return ret;
+        }
+        if (narrow(ext, &l) && l.seq > h->damage_record) {
             answer_damaged(h->damages_count ? h->damages[0].first_seq
                                             : h->damage_record,
                            ext);
-            return;
+            return 0;
         }
     }
     if (h->gaps_count) {
         tt_index_oldest(&h->doubts, ext->offset, &hit);
-        v = narrow(ext, &hit);
-        if (v) {
-            answer_damaged(v->seq, ext);
+        l = (struct look){ .found = hit.version, .end = hit.end };
+        if (narrow(ext, &l)) {
+            answer_damaged(hit.version->seq, ext);
         }
     }
+    return 0;
 }
 
-/* One answer for [offset, offset + ret->length), as far as is seen at once. */
-static void look(const struct tt_history *h, uint64_t seq, uint64_t offset,
-                 uint64_t length, struct tt_extent *ret)
+/* One answer for [offset, offset + length), as far as is seen at once. */
+static int look(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                uint64_t length, struct answer *ret, struct tt_error *err)
 {
     const struct blind *b = tt_history_blind_before(h, seq);
-    struct index_hit hit, first;
+    struct tt_extent *ext = &ret->ext;
+    struct look l;
+    int r = tt_look_newest(h, offset, seq, &l, err);
 
-    tt_index_newest(&h->versions, offset, seq, &hit);
-    *ret = (struct tt_extent){ .offset = offset, .length = length };
-    narrow(ret, &hit);
-    if (b && (!hit.version || hit.version->seq < b->first_seq)) {
-        answer_damaged(b->damage_seq, ret);
-        return;
+    *ext = (struct tt_extent){ .offset = offset, .length = length };
+    if (r < 0) {
+        return r;
     }
-    if (hit.version) {
-        answer_version(hit.version, hit.version->seq, ret);
-        return;
+    narrow(ext, &l);
+    if (b && (!l.found || l.seq < b->first_seq)) {
+        answer_damaged(b->damage_seq, ext);
+        return 0;
     }
-    tt_index_oldest(&h->preimages, offset, &first);
-    if (narrow(ret, &first)) {
-        answer_version(first.version, 0, ret);
-    } else {
-        answer_disk(h, ret);
+    if (l.found) {
+        answer_version(&l, l.seq, ret);
+        return 0;
     }
+    r = tt_look_preimage(h, offset, &l, err);
+    if (r < 0) {
+        return r;
+    }
+    if (narrow(ext, &l)) {
+        answer_version(&l, 0, ret);
+        return 0;
+    }
+    return answer_disk(h, ext, err);
 }
 
 bool tt_view_in_doubt(const struct tt_history *h, uint64_t seq, uint64_t offset,
                       uint64_t length)
 {
-    struct tt_extent ext = { .offset = offset, .length = length };
     uint64_t end = offset + length;
 
-    while (ext.offset < end) {
-        const struct version *v;
+    for (uint64_t at = offset; at < end;) {
         struct index_hit hit;
 
-        tt_index_newest(&h->doubts, ext.offset, UINT64_MAX, &hit);
-        v = narrow(&ext, &hit);
-        if (v && v->seq > seq) {
+        tt_index_newest(&h->doubts, at, UINT64_MAX, &hit);
+        if (hit.version && hit.version->seq > seq) {
             return true;
         }
-        ext.offset += ext.length;
-        ext.length = end - ext.offset;
+        at = hit.end;
     }
     return false;
 }
@@ -146,238 +161,275 @@ static bool same_answer(const struct tt_extent *a, const struct tt_extent *b)
            a->record_seq == b->record_seq;
 }
 
-void tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
-                    uint64_t length, struct tt_extent *ret_extent)
+static uint64_t clip_length(uint64_t offset, uint64_t length)
 {
-    struct tt_extent next;
-
     assert(offset <= TT_DISK_SIZE_MAX);
-    if (length > TT_DISK_SIZE_MAX * 2 - offset) {
-        length = TT_DISK_SIZE_MAX * 2 - offset;
-    }
-    look(h, seq, offset, length, ret_extent);
-    while (ret_extent->length < length) {
-        look(h, seq, offset + ret_extent->length, length - ret_extent->length,
-             &next);
-        if (!same_answer(ret_extent, &next)) {
+    return length > TT_DISK_SIZE_MAX * 2 - offset
+               ? TT_DISK_SIZE_MAX * 2 - offset
+               : length;
+}
+
+int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                   uint64_t length, struct tt_extent *ret_extent,
+                   struct tt_error *err)
+{
+    struct answer a;
+    int ret;
+
+    length = clip_length(offset, length);
+    ret = look(h, seq, offset, length, &a, err);
+    *ret_extent = a.ext;
+    while (ret == 0 && ret_extent->length < length) {
+        ret = look(h, seq, offset + ret_extent->length,
+                   length - ret_extent->length, &a, err);
+        if (ret < 0 || !same_answer(ret_extent, &a.ext)) {
             break;
         }
-        ret_extent->length += next.length;
+        ret_extent->length += a.ext.length;
     }
+    return ret;
+}
+
+int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
+                        struct tt_error *err)
+{
+    uint64_t size = tt_history_disk_size(h, UINT64_MAX);
+
+    *ret_bytes = 0;
+    for (uint64_t at = 0; at < size;) {
+        struct look v, p;
+        uint64_t end;
+        int ret = tt_look_newest(h, at, UINT64_MAX, &v, err);
+
+        if (ret == 0) {
+            ret = tt_look_preimage(h, at, &p, err);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        end = v.end < p.end ? v.end : p.end;
+        if (end > size) {
+            end = size;
+        }
+        if (v.found || p.found) {
+            *ret_bytes += end - at;
+        }
+        at = end;
+    }
+    return 0;
+}
+
+/* ---- pieces ------------------------------------------------------------ */
+
+/* Cuts a JOURNAL answer into cells, as many as there is room for. */
+static int cut_cells(const struct answer *a, struct tt_piece *p, size_t room,
+                     size_t *ret_count, struct tt_error *err)
+{
+    const struct look *l = &a->found;
+    uint64_t at = a->ext.offset, end = at + a->ext.length;
+    bool small = l->piece_class < PIECE_GRID_CLASS;
+    tt_le64 sums[1u << (PIECE_DATA_CLASSES - 1 - PIECE_GRID_CLASS)];
+    uint64_t cells = small ? 1 : (end + TT_GRID - 1) / TT_GRID - at / TT_GRID;
+    size_t n = cells < room ? (size_t)cells : room;
+    int ret = tt_look_sums(l, at, (unsigned)n, sums, err);
+
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        uint64_t start =
+            small ? l->start - cell_skip(l->cell) : at - at % TT_GRID;
+        uint64_t length = small ? cell_length(l->cell) : TT_GRID;
+        uint64_t stop = end < start + length ? end : start + length;
+
+        p[i] = (struct tt_piece){
+            .kind = TT_EXTENT_JOURNAL,
+            .offset = at,
+            .length = stop - at,
+            .record_seq = l->seq,
+            .at = l->place + (start - l->start),
+            .checksum = tt_get64(sums[i]),
+            .cell_length = (uint16_t)length,
+            .skip = (uint16_t)(at - start),
+        };
+        at = stop;
+    }
+    *ret_count = n;
+    return ret;
+}
+
+int tt_view_pieces(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                   uint64_t length, struct tt_piece *ret_pieces, size_t room,
+                   size_t *ret_count, struct tt_error *err)
+{
+    uint64_t at = offset, end = offset + clip_length(offset, length);
+    size_t count = 0;
+    int ret = 0;
+
+    while (at < end && count < room && ret == 0) {
+        struct tt_piece *p = &ret_pieces[count];
+        struct answer a;
+        size_t n = 1;
+
+        ret = look(h, seq, at, end - at, &a, err);
+        if (ret == 0 && a.ext.kind == TT_EXTENT_JOURNAL) {
+            ret = cut_cells(&a, p, room - count, &n, err);
+        } else if (ret == 0) {
+            *p = (struct tt_piece){ .kind = a.ext.kind,
+                                    .offset = at,
+                                    .length = a.ext.length,
+                                    .record_seq = a.ext.record_seq };
+        }
+        if (ret == 0) {
+            count += n;
+            at = p[n - 1].offset + p[n - 1].length;
+        }
+    }
+    *ret_count = count;
+    return ret;
 }
 
 /* ---- reading ----------------------------------------------------------- */
 
-/* Where a record's bytes are, and what they must look like. */
-struct stored {
-    uint64_t seq;
-    int64_t time;
-    uint64_t disk_offset, disk_length;
-    uint64_t payload; /* in the journal */
-    const tt_le64 *checksums;
+struct reading {
+    const struct tt_history *h;
+    const struct tt_source *src;
+    uint64_t offset; /* of the disk: where buf begins */
+    uint8_t *buf;
+    struct tt_error *err;
 };
 
-static int fail_at(const struct stored *s, uint64_t at, uint64_t disk_offset,
-                   uint64_t length, struct tt_error *err)
+static int does_not_fit(const struct reading *r, const struct tt_piece *p)
 {
-    char time[TT_TIME_SIZE];
+    char time[TT_TIME_SIZE] = "at an unknown time";
+    int64_t t;
 
-    return tt_fail(err, TT_EDAMAGED, EIO,
+    if (tt_history_time(r->h, p->record_seq, &t)) {
+        tt_time_format(t, time);
+    }
+    return tt_fail(r->err, TT_EDAMAGED, EIO,
                    "the journal is damaged at %" PRIu64 ": what record %" PRIu64
-                   " (%s) wrote to the disk at %" PRIu64 " (+%" PRIu64
-                   ") does not fit its checksum",
-                   at, s->seq, tt_time_format(s->time, time), disk_offset,
-                   length);
+                   " (%s) wrote to the disk at %" PRIu64 " (+%u) does not fit "
+                   "its checksum",
+                   p->at, p->record_seq, time, p->offset - p->skip,
+                   p->cell_length);
 }
 
-static int read_source(const struct tt_source *src, uint64_t offset, void *buf,
-                       size_t length, struct tt_error *err)
+static int read_source(const struct reading *r, uint64_t offset, void *buf,
+                       size_t length)
 {
     int ret;
 
-    if (offset > src->size || length > src->size - offset) {
-        return tt_fail(err, TT_EDAMAGED, EIO,
+    if (offset > r->src->size || length > r->src->size - offset) {
+        return tt_fail(r->err, TT_EDAMAGED, EIO,
                        "the journal is cut short: it ends at %" PRIu64
                        ", and %zu bytes at %" PRIu64 " are missing",
-                       src->size, length, offset);
+                       r->src->size, length, offset);
     }
-    ret = src->read(src->opaque, offset, buf, length);
+    ret = r->src->read(r->src->opaque, offset, buf, length);
     if (ret < 0) {
-        return tt_fail(err, TT_EIO, -ret,
+        return tt_fail(r->err, TT_EIO, -ret,
                        "cannot read the journal at %" PRIu64 ": %s", offset,
                        strerror(-ret));
     }
     return 0;
 }
 
-/* The end of the grid piece of @s that holds @at. */
-static uint64_t piece_end(const struct stored *s, uint64_t at)
+static bool is_whole_cell(const struct tt_piece *p)
 {
-    uint64_t end = at - at % TT_GRID + TT_GRID;
-    uint64_t last = s->disk_offset + s->disk_length;
-
-    return end < last ? end : last;
+    return p->kind == TT_EXTENT_JOURNAL && p->length == p->cell_length;
 }
 
-static uint64_t piece_start(const struct stored *s, uint64_t at)
+/* Reads one cell, checks it, and copies the part that is asked for. */
+static int read_part(const struct reading *r, const struct tt_piece *p)
 {
-    uint64_t start = at - at % TT_GRID;
+    uint8_t cell[TT_GRID];
+    int ret = read_source(r, p->at, cell, p->cell_length);
 
-    return start > s->disk_offset ? start : s->disk_offset;
-}
-
-/* Does the piece at @start, whose bytes are in @buf, fit its checksum? */
-static bool piece_fits(const struct stored *s, uint64_t start,
-                       const uint8_t *buf)
-{
-    uint64_t i = start / TT_GRID - s->disk_offset / TT_GRID;
-
-    return tt_checksum(buf, piece_end(s, start) - start) ==
-           tt_get64(s->checksums[i]);
-}
-
-/* Reads one piece, checks it, and copies the part that is asked for. */
-static int read_part(const struct stored *s, const struct tt_source *src,
-                     uint64_t offset, uint64_t length, uint8_t *to,
-                     struct tt_error *err)
-{
-    uint64_t start = piece_start(s, offset), end = piece_end(s, offset);
-    uint64_t at = s->payload + (start - s->disk_offset);
-    uint8_t piece[TT_GRID];
-    int ret = read_source(src, at, piece, end - start, err);
-
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && !tt_piece_ok(p, cell)) {
+        ret = does_not_fit(r, p);
     }
-    if (!piece_fits(s, start, piece)) {
-        return fail_at(s, at, start, end - start, err);
-    }
-    memcpy(to, piece + (offset - start), length);
-    return 0;
-}
-
-/* Reads whole pieces to where they belong, and checks them there. */
-static int read_whole(const struct stored *s, const struct tt_source *src,
-                      uint64_t offset, uint64_t length, uint8_t *to,
-                      struct tt_error *err)
-{
-    uint64_t at = s->payload + (offset - s->disk_offset);
-    int ret = read_source(src, at, to, length, err);
-
-    for (uint64_t done = 0; done < length && ret == 0;) {
-        uint64_t start = offset + done, size = piece_end(s, start) - start;
-
-        if (!piece_fits(s, start, to + done)) {
-            ret = fail_at(s, at + done, start, size, err);
-        }
-        done += size;
+    if (ret == 0) {
+        memcpy(r->buf + (p->offset - r->offset), cell + p->skip, p->length);
     }
     return ret;
 }
 
-static int read_stored(const struct stored *s, const struct tt_source *src,
-                       uint64_t offset, uint64_t length, uint8_t *to,
-                       struct tt_error *err)
+/* Reads whole cells that lie side by side to where they belong. */
+static int read_whole(const struct reading *r, const struct tt_piece *p,
+                      size_t count)
 {
-    uint64_t end = offset + length;
+    const struct tt_piece *last = &p[count - 1];
+    uint8_t *to = r->buf + (p->offset - r->offset);
+    int ret =
+        read_source(r, p->at, to, last->offset + last->length - p->offset);
+
+    for (size_t i = 0; i < count && ret == 0; i++) {
+        if (!tt_piece_ok(&p[i], to + (p[i].offset - p->offset))) {
+            ret = does_not_fit(r, &p[i]);
+        }
+    }
+    return ret;
+}
+
+static int read_pieces(const struct reading *r, const struct tt_piece *p,
+                       size_t count)
+{
     int ret = 0;
 
-    while (offset < end && ret == 0) {
-        uint64_t stop = piece_end(s, offset);
-
-        if (stop > end || piece_start(s, offset) != offset) {
-            stop = stop < end ? stop : end;
-            ret = read_part(s, src, offset, stop - offset, to, err);
-        } else {
-            while (stop < end && piece_end(s, stop) <= end) {
-                stop = piece_end(s, stop);
+    for (size_t i = 0, n; i < count && ret == 0; i += n) {
+        n = 1;
+        if (is_whole_cell(&p[i])) {
+            while (i + n < count && is_whole_cell(&p[i + n]) &&
+                   p[i + n].at == p[i + n - 1].at + p[i + n - 1].length) {
+                n++;
             }
-            ret = read_whole(s, src, offset, stop - offset, to, err);
+            ret = read_whole(r, &p[i], n);
+        } else if (p[i].kind == TT_EXTENT_JOURNAL) {
+            ret = read_part(r, &p[i]);
+        } else if (p[i].kind == TT_EXTENT_ZERO) {
+            memset(r->buf + (p[i].offset - r->offset), 0, p[i].length);
         }
-        to += stop - offset;
-        offset = stop;
     }
     return ret;
 }
 
-/* Finds the record of @ext in its frame, read anew to @head. */
-static int find_record(const struct tt_history *h, const struct tt_source *src,
-                       const struct tt_extent *ext, uint8_t *head,
-                       struct stored *s, struct tt_error *err)
+int tt_pieces_read(const struct tt_history *h, const struct tt_source *src,
+                   const struct tt_piece *pieces, size_t count, uint64_t offset,
+                   void *buf, struct tt_error *err)
 {
-    uint32_t pos = 0, index = 0;
-    struct tt_frame f;
-    struct tt_record r = { 0 };
-    int ret = tt_frame_read(&h->super, src, ext->frame_offset, head, &f, err);
+    struct reading r = { h, src, offset, buf, err };
 
-    if (ret < 0) {
-        return ret;
-    }
-    while (ret > 0 && index <= ext->record_index &&
-           tt_table_next(&f, head + HEADER, &pos, &index, &r)) {
-    }
-    if (ret == 0 || r.seq != ext->record_seq || !r.payload_offset ||
-        !tt_kind_is_version(r.kind)) {
-        char time[TT_TIME_SIZE] = "at an unknown time";
-        int64_t t;
-
-        if (tt_history_time(h, ext->record_seq, &t)) {
-            tt_time_format(t, time);
-        }
-        return tt_fail(err, TT_EDAMAGED, EIO,
-                       "the journal is damaged at %" PRIu64 ": the frame that "
-                       "lay there, with record %" PRIu64 " (%s) of the disk "
-                       "at %" PRIu64 " (+%" PRIu64 "), is not whole",
-                       ext->frame_offset, ext->record_seq, time, ext->offset,
-                       ext->length);
-    }
-    *s = (struct stored){ r.seq,
-                          r.time,
-                          r.disk_offset,
-                          r.disk_length,
-                          f.offset + r.payload_offset,
-                          r.checksums };
-    return 0;
-}
-
-static int find_salvaged(const struct tt_history *h,
-                         const struct tt_extent *ext, struct stored *s,
-                         struct tt_error *err)
-{
-    const struct salvaged *r = tt_history_salvaged(h, ext->record_seq);
-
-    if (!r || !r->checksums) {
-        return tt_fail(err, TT_EINVAL, EINVAL,
-                       "no such extent of record %" PRIu64, ext->record_seq);
-    }
-    *s = (struct stored){ r->seq,         r->time,    r->disk_offset,
-                          r->disk_length, r->payload, r->checksums };
-    return 0;
+    return read_pieces(&r, pieces, count);
 }
 
 int tt_extent_read(const struct tt_history *h, const struct tt_source *src,
                    const struct tt_extent *ext, uint64_t offset,
                    uint64_t length, void *buf, struct tt_error *err)
 {
-    uint8_t head[TT_HEAD_MAX];
-    struct stored s = { 0 };
-    int ret;
+    struct tt_piece pieces[64];
+    struct reading r = { h, src, offset, buf, err };
+    uint64_t end = offset + length;
+    int ret = 0;
 
     assert(ext->kind == TT_EXTENT_JOURNAL);
     assert(offset >= ext->offset && length <= ext->length &&
            offset - ext->offset <= ext->length - length);
-    ret = ext->frame_offset ? find_record(h, src, ext, head, &s, err)
-                            : find_salvaged(h, ext, &s, err);
-    if (ret < 0) {
-        return ret;
+    while (offset < end && ret == 0) {
+        size_t n;
+
+        /* as of its own record, the extent has no other version anywhere */
+        ret = tt_view_pieces(h, ext->seq, offset, end - offset, pieces,
+                             sizeof(pieces) / sizeof(pieces[0]), &n, err);
+        for (size_t i = 0; i < n && ret == 0; i++) {
+            if (pieces[i].record_seq != ext->record_seq ||
+                pieces[i].kind != TT_EXTENT_JOURNAL) {
+                ret = tt_fail(err, TT_EINVAL, EINVAL,
+                              "no such extent of record %" PRIu64,
+                              ext->record_seq);
+            }
+        }
+        if (ret == 0) {
+            ret = read_pieces(&r, pieces, n);
+            offset = pieces[n - 1].offset + pieces[n - 1].length;
+        }
     }
-    if (offset < s.disk_offset || length > s.disk_length ||
-        offset - s.disk_offset > s.disk_length - length) {
-        return tt_fail(err, TT_EDAMAGED, EIO,
-                       "record %" PRIu64 " in the journal at %" PRIu64
-                       " is not the one that was indexed: the journal was "
-                       "changed",
-                       ext->record_seq, s.payload);
-    }
-    return read_stored(&s, src, offset, length, buf, err);
+    return ret;
 }

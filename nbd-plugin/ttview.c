@@ -384,9 +384,9 @@ static bool show_extent(void *opaque, const struct tt_extent *ext)
 
     (void)opaque;
     nbdkit_debug("lookup: %" PRIu64 "+%" PRIu64 ": %s, sequence number %" PRIu64
-                 ", frame at %" PRIu64,
+                 ", in the journal at %" PRIu64,
                  ext->offset, ext->length, kinds[ext->kind], ext->record_seq,
-                 ext->frame_offset);
+                 ext->place);
     return true;
 }
 

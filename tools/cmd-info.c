@@ -27,6 +27,7 @@ struct info {
     const struct tool_journal *j;
     const struct tt_scan *end;
     struct tt_history_stats stats;
+    uint64_t captured; /* bytes of the disk that have a version */
     uint64_t disk_size;
     int64_t first_time, last_time;
     bool has_time;
@@ -93,7 +94,8 @@ static int gather(const struct tool_journal *j, struct info *info)
     };
     tt_history_stats(j->history, &info->stats);
     info->disk_size = tt_history_disk_size(j->history, UINT64_MAX);
-    if (tt_scan_run(&j->super, &j->file->source, 0, &ops, &scan, &err) < 0 ||
+    if (tt_history_captured(j->history, &info->captured, &err) < 0 ||
+        tt_scan_run(&j->super, &j->file->source, 0, &ops, &scan, &err) < 0 ||
         count_redos(j, info, &err) < 0) {
         tt_file_name_error(j->file->path, -1, &err);
         return tool_report(&err);
@@ -103,9 +105,8 @@ static int gather(const struct tool_journal *j, struct info *info)
 
 static uint64_t live_bytes(const struct info *info)
 {
-    return info->disk_size > info->stats.captured_bytes
-               ? info->disk_size - info->stats.captured_bytes
-               : 0;
+    return info->disk_size > info->captured ? info->disk_size - info->captured
+                                            : 0;
 }
 
 /* Room behind the end of history: no part of it, whatever lies there */
@@ -313,7 +314,7 @@ static void text_disk(const struct info *info)
     } else {
         text_behind(info);
     }
-    line_size("captured", info->stats.captured_bytes);
+    line_size("captured", info->captured);
     line_size("on live disk", live_bytes(info));
 }
 
@@ -491,7 +492,7 @@ static void json_health(JsonBuilder *b, const struct info *info)
               !st->clean && (info->behind_records > 0 || info->resized));
     json_int(b, "redo_ranges", info->redo_ranges);
     json_int(b, "redo_bytes", info->redo_bytes);
-    json_int(b, "captured_bytes", st->captured_bytes);
+    json_int(b, "captured_bytes", info->captured);
     json_int(b, "live_disk_bytes", live_bytes(info));
 }
 

@@ -89,18 +89,20 @@ static void finding(void *opaque, const struct tt_finding *f)
 /* How much of the disk no check of ours covers, or -1 if that is not known. */
 static bool live_bytes(const char *path, uint64_t *ret_live)
 {
-    struct tt_history_stats stats;
     struct tool_journal j;
-    uint64_t size;
+    uint64_t size, captured;
+    bool known;
 
     if (tool_open(path, true, &j) != EXIT_OK) {
         return false;
     }
-    tt_history_stats(j.history, &stats);
+    known = tt_history_captured(j.history, &captured, NULL) == 0;
     size = tt_history_disk_size(j.history, UINT64_MAX);
-    *ret_live = size > stats.captured_bytes ? size - stats.captured_bytes : 0;
+    if (known) {
+        *ret_live = size > captured ? size - captured : 0;
+    }
     tool_close(&j);
-    return true;
+    return known;
 }
 
 static void summarise(struct report *r)

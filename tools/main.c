@@ -13,8 +13,8 @@
 #include "tool.h"
 
 static const struct tool_command *const commands[] = {
-    &cmd_create,  &cmd_info,  &cmd_log,    &cmd_verify, &cmd_mark,
-    &cmd_recover, &cmd_mount, &cmd_umount, &cmd_cat,    &cmd_dump,
+    &cmd_create, &cmd_info,   &cmd_log, &cmd_verify, &cmd_mark,  &cmd_recover,
+    &cmd_mount,  &cmd_umount, &cmd_cat, &cmd_dump,   &cmd_index,
 };
 
 static void print_help(void)

@@ -50,7 +50,7 @@ struct tool_command {
 };
 
 extern const struct tool_command cmd_create, cmd_info, cmd_log, cmd_verify,
-    cmd_mark, cmd_cat, cmd_dump, cmd_mount, cmd_umount, cmd_recover;
+    cmd_mark, cmd_cat, cmd_dump, cmd_mount, cmd_umount, cmd_recover, cmd_index;
 
 /*
  * Parses the options; @entries may be NULL.  On success argv[1 …] are the

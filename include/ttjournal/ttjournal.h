@@ -31,6 +31,7 @@ enum tt_code {
     TT_EINVAL = 7,     /* an argument from a user that makes no sense */
     TT_ECHANGED = 8,   /* the journal was replaced below what was read before */
     TT_EOTHERDISK = 9, /* the disk is not as the journal left it */
+    TT_EINDEX = 10,    /* the index is damaged or another's: forget it */
 };
 
 struct tt_error {
@@ -587,11 +588,14 @@ struct tt_mark {
     char *name;
 };
 
+/*
+ * Of what an index covers, frames, flushes and duplicate_preimages are not
+ * counted.
+ */
 struct tt_history_stats {
     uint64_t records, writes, zeroes, preimages, flushes;
     uint64_t written_bytes; /* payload of WRITEs */
     uint64_t frames, segments;
-    uint64_t captured_bytes; /* of the disk as it is: blocks with a version */
     uint64_t duplicate_preimages;
     uint64_t provisional_from; /* first version not durable, or 0 */
     bool clean;                /* closed clean: nothing after it */
@@ -623,6 +627,12 @@ const struct tt_super *tt_history_super(const struct tt_history *h);
 const struct tt_scan *tt_history_end(const struct tt_history *h);
 void tt_history_stats(const struct tt_history *h,
                       struct tt_history_stats *ret_stats);
+/*
+ * Bytes of the disk as it is that have a version.  Looks at each version of
+ * it: this takes a while.
+ */
+int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
+                        struct tt_error *err);
 const struct tt_epoch *tt_history_epochs(const struct tt_history *h,
                                          size_t *ret_count);
 const struct tt_mark *tt_history_marks(const struct tt_history *h,
@@ -641,7 +651,10 @@ bool tt_history_had_size(const struct tt_history *h, uint64_t seq,
                          uint64_t size);
 /* Size of the disk after the records up to @seq. */
 uint64_t tt_history_disk_size(const struct tt_history *h, uint64_t seq);
-/* Time of the newest record at or before @seq; false if there is none. */
+/*
+ * Time of the newest record at or before @seq; false if there is none, or if it
+ * cannot be read.
+ */
 bool tt_history_time(const struct tt_history *h, uint64_t seq,
                      int64_t *ret_time);
 
@@ -701,17 +714,17 @@ struct tt_extent {
     uint64_t seq;            /* of the record, 0 for a pre-image or disk */
     uint64_t record_seq;     /* of the record that holds it; DAMAGED: the */
                              /* first missing one, or the GAP in doubt */
-    uint64_t frame_offset;   /* JOURNAL: its frame; 0: it is damaged, and */
-                             /* only a footer knows where the bytes are */
-    uint32_t record_index;   /* and the record in the frame's table */
+    uint64_t place;          /* JOURNAL: of the first byte, in the journal */
 };
 
 /*
  * What the disk held at @offset after the records up to @seq: the longest run
- * from there, at most @length, that has one answer.
+ * from there, at most @length, that has one answer.  -TT_EINDEX if the index
+ * that @h was opened with is damaged there; without one this cannot fail.
  */
-void tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
-                    uint64_t length, struct tt_extent *ret_extent);
+int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                   uint64_t length, struct tt_extent *ret_extent,
+                   struct tt_error *err);
 
 /*
  * Does a GAP behind the version @seq put some of [offset, offset + length) in
@@ -721,8 +734,8 @@ bool tt_view_in_doubt(const struct tt_history *h, uint64_t seq, uint64_t offset,
                       uint64_t length);
 
 /*
- * Reads JOURNAL extents: checks header, table and the grid pieces it needs
- * and copies [offset, offset + length), which lies inside @ext, to @buf.
+ * Reads JOURNAL extents: checks the grid pieces it needs and copies [offset,
+ * offset + length), which lies inside @ext, to @buf.
  */
 int tt_extent_read(const struct tt_history *h, const struct tt_source *src,
                    const struct tt_extent *ext, uint64_t offset,

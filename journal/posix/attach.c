@@ -98,7 +98,7 @@ struct sample {
 };
 
 struct sampler {
-    const struct tt_history *history;
+    struct tt_reader *reader;
     uint64_t level_seq;
     struct sample list[SAMPLES];
     size_t count;
@@ -112,7 +112,8 @@ static bool take_sample(void *opaque, const struct tt_extent *ext)
 
     if ((ext->kind != TT_EXTENT_JOURNAL && ext->kind != TT_EXTENT_ZERO) ||
         ext->seq == 0 || ext->seq > s->level_seq ||
-        tt_view_in_doubt(s->history, ext->seq, ext->offset, ext->length)) {
+        tt_view_in_doubt(tt_reader_held(s->reader), ext->seq, ext->offset,
+                         ext->length)) {
         return true;
     }
     if (s->count == SAMPLES) {
@@ -181,14 +182,11 @@ static int check_contents(struct tt_reader *r, struct tt_disk *d,
                           const struct recorded *rec,
                           char problem[TT_PROBLEM_SIZE], struct tt_error *err)
 {
-    struct sampler sampler = { .level_seq = rec->level_seq };
+    struct sampler sampler = { .reader = r, .level_seq = rec->level_seq };
     unsigned like = 0, unlike = 0;
     struct tt_view v;
     int ret = tt_reader_bind(r, "latest", NULL, 0, &v, err);
 
-    /* asked by take_sample(), under the reader's lock */
-    sampler.history = tt_reader_lock(r);
-    tt_reader_unlock(r);
     if (ret == 0) {
         ret = tt_reader_extents(r, &v, 0, v.size, take_sample, &sampler, err);
     }
@@ -223,8 +221,9 @@ static bool is_captured_from(const struct tt_history *h, uint64_t offset,
     while (offset < end) {
         struct tt_extent ext;
 
-        tt_view_lookup(h, 0, offset, end - offset, &ext);
-        if (ext.kind == TT_EXTENT_DISK) {
+        /* an index that is damaged does not say that all is captured */
+        if (tt_view_lookup(h, 0, offset, end - offset, &ext, NULL) < 0 ||
+            ext.kind == TT_EXTENT_DISK) {
             return false;
         }
         offset += ext.length;

@@ -19,9 +19,15 @@
  * if what the history was built from is no longer there, history is read anew
  * and the view must be found in it, or the read fails.
  *
+ * What an index on disk covers is not read.  Such a history is made beside the
+ * one in use, takes in the tail with the lock held, and is then put in its
+ * place: so nobody who has seen a frame meets a history without it.  That is
+ * done when the journal's tail was replaced, when the index has grown, and when
+ * a page of it turns out to be damaged: then what was asked is asked again.
+ *
  * Invariants:
- * - history and file->source.size change only with the lock held for writing;
- *   generation counts the times that history was read anew.
+ * - past and what it holds change only with the lock held for writing, and past
+ *   is replaced only by who has reload, too; generation counts that.
  * - The lock is not held while the live disk is read: a server that hangs
  *   holds up its own reader only.
  * - Bytes leave here only if the view was found in the present history after
@@ -30,26 +36,26 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
+#include <glib.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "attach.h"
-#include "file.h"
-#include "reader.h"
+#include "reader-int.h"
 
-struct tt_reader {
-    pthread_rwlock_t lock;
-    struct tt_file *file;        /* its size: protected by lock */
-    struct tt_history *history;  /* protected by lock */
-    _Atomic uint64_t generation; /* written with the lock held for writing */
+/* Segments that are read at each opening rather than indexed then */
+#define OPEN_SEGMENTS 4u
+/* An opening waits so long for another process that indexes, and gets nowhere */
+#define BUSY_TRIES 200u
+#define BUSY_US 50000u
+/* How often it is tried to get a history that fits */
+#define TRIES 4u
+/* So often an index is mended; then the disk that it is on is not trusted */
+#define MENDED_MAX 8u
+/* Steps that the follower leaves out at most after the index failed */
+#define PAUSE_MAX 256u
 
-    struct tt_disk *disk; /* set at open, NULL if there is none */
-    char problem[TT_PROBLEM_SIZE];
-};
-
-/* ---- open and refresh -------------------------------------------------- */
+/* ---- history ----------------------------------------------------------- */
 
 /*
  * Prefers writers: without that, readers that never pause would keep the tail
@@ -70,8 +76,7 @@ static int lock_init(pthread_rwlock_t *lock)
     return ret;
 }
 
-/* Puts the journal's name in front of what the core says of its bytes. */
-static int named(const struct tt_reader *r, int ret, struct tt_error *err)
+int tt_reader_named(const struct tt_reader *r, int ret, struct tt_error *err)
 {
     struct tt_error e;
 
@@ -82,27 +87,216 @@ static int named(const struct tt_reader *r, int ret, struct tt_error *err)
     return ret;
 }
 
-static int load(struct tt_reader *r, struct tt_error *err)
+static void past_free(struct past *p)
 {
-    struct tt_history *fresh = tt_history_new();
+    if (p) {
+        tt_history_free(p->history);
+        tt_index_set_put(p->set);
+        free(p);
+    }
+}
+
+/* Reads what there is now; what @set (or NULL) covers comes from there. */
+static int past_read(struct tt_reader *r, struct tt_index_set *set,
+                     struct past **ret_past, struct tt_error *err)
+{
+    struct past *p = calloc(1, sizeof(*p));
+    struct tt_run *const *runs;
+    size_t count;
     int ret;
 
-    if (!fresh) {
+    if (!p || !(p->history = tt_history_new())) {
+        free(p);
         return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
     }
-    ret = tt_history_load(fresh, &r->file->source, err);
+    tt_file_wrap(&p->file, r->file->fd, r->file->path, 0);
+    ret = tt_file_update_size(&p->file, err);
+    if (ret == 0 && !set) {
+        ret = tt_history_load(p->history, &p->file.source, err);
+    } else if (ret == 0) {
+        p->set = tt_index_set_ref(set);
+        runs = tt_index_set_runs(set, &count);
+        ret = tt_history_open(p->history, &p->file.source,
+                              tt_index_set_catalog(set), runs, count, err);
+    }
     if (ret < 0) {
-        tt_history_free(fresh);
+        past_free(p);
         return ret;
     }
-    tt_history_free(r->history);
-    r->history = fresh;
-    atomic_fetch_add(&r->generation, 1);
+    *ret_past = p;
     return 0;
 }
 
-int tt_reader_open(const char *path, const char *disk,
-                   struct tt_reader **ret_reader, struct tt_error *err)
+/* Puts @p, which it takes, in the place of the present one. */
+static int past_install(struct tt_reader *r, struct past *p,
+                        struct tt_error *err)
+{
+    struct past *old = p;
+    bool grown;
+    int ret;
+
+    pthread_rwlock_wrlock(&r->lock);
+    ret = tt_file_update_size(&p->file, err);
+    if (ret == 0) {
+        ret = tt_history_refresh(p->history, &p->file.source, &grown, err);
+    }
+    if (ret == 0) {
+        old = r->past;
+        r->past = p;
+        atomic_fetch_add(&r->generation, 1);
+    }
+    pthread_rwlock_unlock(&r->lock);
+    past_free(old);
+    return ret;
+}
+
+/* ---- the index --------------------------------------------------------- */
+
+/* Extends it if @segments can be added; 1: another process is at it. */
+static int extend(struct tt_reader *r, uint64_t segments, bool *ret_grown,
+                  struct tt_error *err)
+{
+    struct tt_store_work work = {
+        .at_least = segments * r->super.segment_size,
+    };
+    int ret = tt_store_extend(r->store, &work, err);
+
+    *ret_grown = work.grown;
+    return ret < 0 ? ret : work.busy;
+}
+
+/* At most so much of the journal is not covered. */
+static uint64_t uncovered(struct tt_reader *r)
+{
+    struct tt_index_set *set = tt_store_get(r->store);
+    uint64_t from = r->super.segments_offset, end = r->file->source.size;
+
+    if (set) {
+        from = tt_catalog_end_offset(tt_index_set_catalog(set));
+        tt_index_set_put(set);
+    }
+    return end > from ? end - from : 0;
+}
+
+/*
+ * While another process makes the index, waiting for it costs less than to do
+ * the same; unless it hangs.  That the index cannot be written is no failure:
+ * what it does not cover is kept in memory.
+ */
+static void extend_at_open(struct tt_reader *r)
+{
+    bool grown;
+
+    for (unsigned i = 0;
+         i < BUSY_TRIES &&
+         uncovered(r) >= OPEN_SEGMENTS * r->super.segment_size &&
+         extend(r, OPEN_SEGMENTS, &grown, NULL) > 0;
+         i = grown ? 0 : i + 1) {
+        g_usleep(BUSY_US);
+    }
+}
+
+/* With reload: @set does not fit, or is damaged. */
+static void mend(struct tt_reader *r, const struct tt_index_set *set)
+{
+    bool grown;
+
+    tt_store_forget(r->store, set);
+    if (++r->mended < MENDED_MAX) {
+        extend(r, OPEN_SEGMENTS, &grown, NULL);
+    }
+}
+
+/* With reload: reads history anew, but for what an index covers. */
+static int reload(struct tt_reader *r, struct tt_error *err)
+{
+    int ret = 0;
+
+    for (unsigned i = 0; i < MENDED_MAX + TRIES; i++) {
+        struct tt_index_set *set = NULL;
+        struct past *p = NULL;
+
+        if (r->store && r->mended < MENDED_MAX) {
+            set = tt_store_get(r->store);
+        }
+        ret = past_read(r, set, &p, err);
+        if (ret == 0) {
+            ret = past_install(r, p, err);
+        }
+        if (ret == -TT_EINDEX && set) {
+            mend(r, set);
+        }
+        tt_index_set_put(set);
+        if (ret != -TT_EINDEX && ret != -TT_ECHANGED) {
+            break;
+        }
+    }
+    return ret;
+}
+
+/*
+ * The history of @generation does not serve any more: its tail was replaced,
+ * or (@damaged) its index does not fit.
+ */
+static int replace(struct tt_reader *r, uint64_t generation, bool damaged,
+                   struct tt_error *err)
+{
+    int ret = 0;
+
+    pthread_mutex_lock(&r->reload);
+    if (atomic_load(&r->generation) == generation) {
+        if (damaged && r->past->set) {
+            mend(r, r->past->set);
+        }
+        ret = reload(r, err);
+    }
+    pthread_mutex_unlock(&r->reload);
+    return ret;
+}
+
+bool tt_reader_mended(struct tt_reader *r, uint64_t generation, int ret)
+{
+    return ret == -TT_EINDEX && replace(r, generation, true, NULL) == 0;
+}
+
+/* ---- open and refresh -------------------------------------------------- */
+
+static int open_index(struct tt_reader *r, const char *folder,
+                      struct tt_error *err)
+{
+    int ret = tt_store_open(r->file, &r->super, folder, &r->store, err);
+
+    if (ret < 0) {
+        r->store = NULL;
+        return ret;
+    }
+    extend_at_open(r);
+    return 0;
+}
+
+static int open_journal(struct tt_reader *r, const char *path,
+                        const struct tt_reader_options *options,
+                        struct tt_error *err)
+{
+    int ret = tt_file_open(path, &r->file, err);
+
+    if (ret < 0) {
+        r->file = NULL;
+        return ret;
+    }
+    ret = tt_super_read(&r->file->source, &r->super, NULL, err);
+    if (ret == 0 && !options->no_index) {
+        ret = open_index(r, options->index, err);
+    }
+    if (ret == 0) {
+        ret = reload(r, err);
+    }
+    return tt_reader_named(r, ret, err);
+}
+
+int tt_reader_open_with(const char *path,
+                        const struct tt_reader_options *options,
+                        struct tt_reader **ret_reader, struct tt_error *err)
 {
     struct tt_reader *r = calloc(1, sizeof(*r));
     int ret;
@@ -111,12 +305,10 @@ int tt_reader_open(const char *path, const char *disk,
         free(r);
         return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
     }
-    ret = tt_file_open(path, &r->file, err);
+    pthread_mutex_init(&r->reload, NULL);
+    ret = open_journal(r, path, options, err);
     if (ret == 0) {
-        ret = named(r, load(r, err), err);
-    }
-    if (ret == 0) {
-        ret = tt_attach_disk(r, disk, &r->disk, r->problem, err);
+        ret = tt_attach_disk(r, options->disk, &r->disk, r->problem, err);
     }
     if (ret < 0) {
         tt_reader_close(r);
@@ -126,14 +318,24 @@ int tt_reader_open(const char *path, const char *disk,
     return 0;
 }
 
+int tt_reader_open(const char *path, const char *disk, struct tt_reader **ret,
+                   struct tt_error *err)
+{
+    const struct tt_reader_options options = { .disk = disk };
+
+    return tt_reader_open_with(path, &options, ret, err);
+}
+
 void tt_reader_close(struct tt_reader *r)
 {
     if (!r) {
         return;
     }
     tt_disk_close(r->disk);
-    tt_history_free(r->history);
+    past_free(r->past);
+    tt_store_close(r->store);
     tt_file_close(r->file);
+    pthread_mutex_destroy(&r->reload);
     pthread_rwlock_destroy(&r->lock);
     free(r);
 }
@@ -153,32 +355,34 @@ static int stop_at_first(void *opaque, const struct tt_frame *f,
 static int peek(struct tt_reader *r, bool *ret_grown, struct tt_error *err)
 {
     struct tt_scan_ops ops = { .frame = stop_at_first, .opaque = ret_grown };
-    struct tt_scan scan = *tt_history_end(r->history);
-    struct tt_file file = *r->file; /* a size of our own */
+    const struct tt_history *h = r->past->history;
+    struct tt_scan scan = *tt_history_end(h);
+    struct tt_file file = r->past->file; /* a size of our own */
     int ret = tt_file_update_size(&file, err);
 
     *ret_grown = false;
     if (ret < 0) {
         return ret;
     }
-    ret = tt_scan_follow(tt_history_super(r->history), &file.source, &ops,
-                         &scan, err);
+    ret = tt_scan_follow(tt_history_super(h), &file.source, &ops, &scan, err);
     return *ret_grown ? 0 : ret;
 }
 
+/* With the lock held for writing */
 static int take_in(struct tt_reader *r, struct tt_error *err)
 {
+    struct past *p = r->past;
     bool grown;
-    int ret = tt_file_update_size(r->file, err);
+    int ret = tt_file_update_size(&p->file, err);
 
-    if (ret == 0) {
-        ret = tt_history_refresh(r->history, &r->file->source, &grown, err);
-    }
-    return ret == -TT_ECHANGED ? load(r, err) : ret;
+    return ret < 0
+               ? ret
+               : tt_history_refresh(p->history, &p->file.source, &grown, err);
 }
 
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err)
 {
+    uint64_t generation;
     bool grown;
     int ret;
 
@@ -186,23 +390,97 @@ int tt_reader_refresh(struct tt_reader *r, struct tt_error *err)
     ret = peek(r, &grown, err);
     pthread_rwlock_unlock(&r->lock);
     if ((ret < 0 && ret != -TT_ECHANGED) || (ret == 0 && !grown)) {
-        return named(r, ret, err);
+        return tt_reader_named(r, ret, err);
     }
     pthread_rwlock_wrlock(&r->lock);
+    generation = atomic_load(&r->generation);
     ret = take_in(r, err);
     pthread_rwlock_unlock(&r->lock);
-    return named(r, ret, err);
+    if (ret == -TT_ECHANGED || ret == -TT_EINDEX) {
+        ret = replace(r, generation, ret == -TT_EINDEX, err);
+    }
+    return tt_reader_named(r, ret, err);
+}
+
+/* ---- following --------------------------------------------------------- */
+
+/* Has a segment ended that the history in use does not get from the index? */
+static bool segment_ended(struct tt_reader *r)
+{
+    uint64_t from = r->super.segments_offset;
+    const struct tt_scan *end;
+    bool ended;
+
+    pthread_rwlock_rdlock(&r->lock);
+    end = tt_history_end(r->past->history);
+    if (r->past->set) {
+        from = tt_catalog_end_offset(tt_index_set_catalog(r->past->set));
+    }
+    ended =
+        !end->empty && tt_segment_offset(&r->super, end->last.segment) > from;
+    pthread_rwlock_unlock(&r->lock);
+    return ended;
+}
+
+/* With reload */
+static int follow_index(struct tt_reader *r, struct tt_error *err)
+{
+    struct tt_index_set *set;
+    bool grown, newer;
+    int ret;
+
+    if (r->pause > 0) {
+        r->pause--;
+        return 0;
+    }
+    ret = extend(r, 1, &grown, err);
+    if (ret < 0) {
+        r->failures += r->failures < 31;
+        r->pause =
+            1u << r->failures < PAUSE_MAX ? 1u << r->failures : PAUSE_MAX;
+        return ret;
+    }
+    r->failures = 0;
+    set = tt_store_get(r->store);
+    newer = set != r->past->set;
+    tt_index_set_put(set);
+    return newer ? reload(r, err) : 0;
+}
+
+int tt_reader_follow(struct tt_reader *r, struct tt_error *err)
+{
+    int ret = tt_reader_refresh(r, err);
+
+    if (ret < 0 || !r->store || !segment_ended(r)) {
+        return ret;
+    }
+    pthread_mutex_lock(&r->reload);
+    if (r->mended < MENDED_MAX) {
+        ret = follow_index(r, err);
+    }
+    pthread_mutex_unlock(&r->reload);
+    return tt_reader_named(r, ret, err);
+}
+
+char *tt_reader_index_note(struct tt_reader *r)
+{
+    return r->store ? tt_store_note(r->store) : strdup("");
 }
 
 const struct tt_history *tt_reader_lock(struct tt_reader *r)
 {
     pthread_rwlock_rdlock(&r->lock);
-    return r->history;
+    return r->past->history;
 }
 
 void tt_reader_unlock(struct tt_reader *r)
 {
     pthread_rwlock_unlock(&r->lock);
+}
+
+const struct tt_history *tt_reader_held(const struct tt_reader *r)
+{
+    return r->past->history;
 }
 
 const char *tt_reader_disk(const struct tt_reader *r)
@@ -222,8 +500,9 @@ static bool read_frame(struct tt_reader *r, uint64_t offset,
 {
     uint8_t head[TT_HEAD_MAX];
 
-    return tt_frame_read(tt_history_super(r->history), &r->file->source, offset,
-                         head, ret_frame, NULL) > 0;
+    return tt_frame_read(tt_history_super(r->past->history),
+                         &r->past->file.source, offset, head, ret_frame,
+                         NULL) > 0;
 }
 
 /*
@@ -249,7 +528,7 @@ static bool step_back(struct tt_reader *r, struct tt_frame *f)
  */
 static void find_anchor(struct tt_reader *r, struct tt_view *v)
 {
-    const struct tt_scan *end = tt_history_end(r->history);
+    const struct tt_scan *end = tt_history_end(r->past->history);
     struct tt_frame f = end->last;
 
     v->anchored = !end->empty;
@@ -271,9 +550,9 @@ static void find_anchor(struct tt_reader *r, struct tt_view *v)
  */
 static bool anchor_found(struct tt_reader *r, const struct tt_view *v)
 {
-    struct tt_frame f = tt_history_end(r->history)->last;
+    struct tt_frame f = tt_history_end(r->past->history)->last;
 
-    if (tt_history_end(r->history)->empty) {
+    if (tt_history_end(r->past->history)->empty) {
         return false;
     }
     if (v->anchor_durable) {
@@ -288,16 +567,16 @@ static bool anchor_found(struct tt_reader *r, const struct tt_view *v)
     return f.own_chain == v->anchor_chain;
 }
 
-/* With the lock held: fails if the history is not the one that @v is of. */
-static int still_holds(struct tt_reader *r, struct tt_view *v,
-                       struct tt_error *err)
+int tt_reader_still_holds(struct tt_reader *r, struct tt_view *v,
+                          struct tt_error *err)
 {
     uint64_t generation = atomic_load(&r->generation);
 
     if (atomic_load(&v->generation) == generation) {
         return 0;
     }
-    if (memcmp(v->uuid, tt_history_super(r->history)->uuid, TT_UUID_SIZE) ||
+    if (memcmp(v->uuid, tt_history_super(r->past->history)->uuid,
+               TT_UUID_SIZE) ||
         (v->anchored && !anchor_found(r, v))) {
         return tt_fail(err, TT_ECHANGED, ESTALE,
                        "%s: what was recorded up to sequence number %" PRIu64
@@ -309,23 +588,37 @@ static int still_holds(struct tt_reader *r, struct tt_view *v,
     return 0;
 }
 
-int tt_reader_bind(struct tt_reader *r, const char *text,
-                   const struct tt_zone *zone, int64_t now, struct tt_view *v,
-                   struct tt_error *err)
+static int bind_once(struct tt_reader *r, const char *text,
+                     const struct tt_zone *zone, int64_t now, struct tt_view *v,
+                     uint64_t *ret_generation, struct tt_error *err)
 {
     const struct tt_history *h = tt_reader_lock(r);
     int ret;
 
+    *ret_generation = atomic_load(&r->generation);
     memset(v, 0, sizeof(*v));
     ret = tt_moment_resolve(h, text, zone, now, &v->moment, err);
     if (ret == 0) {
         v->size = tt_history_disk_size(h, v->moment.seq);
         memcpy(v->uuid, tt_history_super(h)->uuid, TT_UUID_SIZE);
-        atomic_init(&v->generation, atomic_load(&r->generation));
+        atomic_init(&v->generation, *ret_generation);
         find_anchor(r, v);
     }
     tt_reader_unlock(r);
-    return named(r, ret, err);
+    return ret;
+}
+
+int tt_reader_bind(struct tt_reader *r, const char *text,
+                   const struct tt_zone *zone, int64_t now, struct tt_view *v,
+                   struct tt_error *err)
+{
+    uint64_t generation;
+    int ret;
+
+    do {
+        ret = bind_once(r, text, zone, now, v, &generation, err);
+    } while (tt_reader_mended(r, generation, ret));
+    return tt_reader_named(r, ret, err);
 }
 
 bool tt_reader_provisional(struct tt_reader *r, const struct tt_view *v)
@@ -335,261 +628,4 @@ bool tt_reader_provisional(struct tt_reader *r, const struct tt_view *v)
 
     tt_reader_unlock(r);
     return provisional;
-}
-
-/* ---- reading ----------------------------------------------------------- */
-
-/* A part of a request that the first look-up found on the live disk. */
-struct piece {
-    uint64_t offset, length;
-    bool failed;
-};
-
-struct request {
-    struct tt_reader *r;
-    struct tt_view *v;
-    uint64_t offset, length;
-    uint8_t *buf;
-    struct piece *pieces;
-    size_t count, room;
-    struct tt_error disk_err; /* of the first piece that failed */
-    struct tt_error *err;
-};
-
-static int no_disk(struct tt_reader *r, uint64_t offset, struct tt_error *err)
-{
-    return tt_fail(err, TT_ENODISK, ENXIO,
-                   "%s: the block at %" PRIu64 " was never overwritten and is "
-                   "only on the live disk: %s",
-                   r->file->path, offset, r->problem);
-}
-
-static int damaged(struct tt_reader *r, const struct tt_view *v,
-                   const struct tt_extent *ext, struct tt_error *err)
-{
-    size_t count;
-    const struct tt_damage *d = tt_history_damages(r->history, &count);
-
-    for (size_t i = 0; i < count; i++) {
-        if (d[i].first_seq <= ext->record_seq &&
-            ext->record_seq <= d[i].last_seq) {
-            return tt_fail(
-                err, TT_EDAMAGED, EIO,
-                "%s: what the disk held at %" PRIu64 " (+%" PRIu64
-                ") up to sequence number %" PRIu64 " cannot be "
-                "known: the journal is damaged at %" PRIu64 " (+%" PRIu64
-                "), where the records %" PRIu64 " to %" PRIu64 " were",
-                r->file->path, ext->offset, ext->length, v->moment.seq,
-                d[i].offset, d[i].length, d[i].first_seq, d[i].last_seq);
-        }
-    }
-    return tt_fail(err, TT_EDAMAGED, EIO,
-                   "%s: what the disk held at %" PRIu64 " (+%" PRIu64 ") up to "
-                   "sequence number %" PRIu64 " cannot be known: the journal "
-                   "is damaged (see ttjournal verify)",
-                   r->file->path, ext->offset, ext->length, v->moment.seq);
-}
-
-static int add_piece(struct request *q, const struct tt_extent *ext)
-{
-    if (!q->r->disk) {
-        return no_disk(q->r, ext->offset, q->err);
-    }
-    if (q->count == q->room) {
-        size_t room = q->room ? q->room * 2 : 16;
-        void *p = realloc(q->pieces, room * sizeof(*q->pieces));
-
-        if (!p) {
-            return tt_fail(q->err, TT_ENOMEM, ENOMEM, "out of memory");
-        }
-        q->pieces = p;
-        q->room = room;
-    }
-    q->pieces[q->count++] =
-        (struct piece){ .offset = ext->offset, .length = ext->length };
-    return 0;
-}
-
-/* Serves what the history alone answers; the lock is held. */
-static int serve(struct request *q, const struct tt_extent *ext)
-{
-    uint8_t *to = q->buf + (ext->offset - q->offset);
-
-    switch (ext->kind) {
-    case TT_EXTENT_ZERO:
-        memset(to, 0, ext->length);
-        return 0;
-    case TT_EXTENT_JOURNAL:
-        return tt_extent_read(q->r->history, &q->r->file->source, ext,
-                              ext->offset, ext->length, to, q->err);
-    case TT_EXTENT_DISK:
-    case TT_EXTENT_DAMAGED:
-        break;
-    }
-    return damaged(q->r, q->v, ext, q->err);
-}
-
-static void lookup(const struct request *q, uint64_t offset, uint64_t end,
-                   struct tt_extent *ret_ext)
-{
-    tt_view_lookup(q->r->history, q->v->moment.seq, offset, end - offset,
-                   ret_ext);
-}
-
-static int first_look(struct request *q)
-{
-    uint64_t end = q->offset + q->length;
-    struct tt_extent ext;
-    int ret;
-
-    tt_reader_lock(q->r);
-    ret = still_holds(q->r, q->v, q->err);
-    for (uint64_t at = q->offset; at < end && ret == 0; at += ext.length) {
-        lookup(q, at, end, &ext);
-        ret = ext.kind == TT_EXTENT_DISK ? add_piece(q, &ext) : serve(q, &ext);
-    }
-    tt_reader_unlock(q->r);
-    return ret;
-}
-
-/* A failure counts only if the disk is still what is needed afterwards. */
-static void read_pieces(struct request *q)
-{
-    struct tt_error err;
-
-    for (size_t i = 0; i < q->count; i++) {
-        struct piece *p = &q->pieces[i];
-
-        if (tt_disk_read(q->r->disk, p->offset,
-                         q->buf + (p->offset - q->offset), p->length,
-                         &err) < 0) {
-            p->failed = true;
-            if (!q->disk_err.code) {
-                q->disk_err = err;
-            }
-        }
-    }
-}
-
-static int second_look_piece(struct request *q, const struct piece *p)
-{
-    uint64_t end = p->offset + p->length;
-    struct tt_extent ext;
-    int ret = 0;
-
-    for (uint64_t at = p->offset; at < end && ret == 0; at += ext.length) {
-        lookup(q, at, end, &ext);
-        if (ext.kind != TT_EXTENT_DISK) {
-            ret = serve(q, &ext);
-        } else if (p->failed) {
-            if (q->err) {
-                *q->err = q->disk_err;
-            }
-            ret = -q->disk_err.code;
-        }
-    }
-    return ret;
-}
-
-static int second_look(struct request *q)
-{
-    int ret = tt_reader_refresh(q->r, q->err);
-
-    if (ret < 0) {
-        return ret;
-    }
-    tt_reader_lock(q->r);
-    ret = still_holds(q->r, q->v, q->err);
-    for (size_t i = 0; i < q->count && ret == 0; i++) {
-        ret = second_look_piece(q, &q->pieces[i]);
-    }
-    tt_reader_unlock(q->r);
-    return ret;
-}
-
-static int check_range(const struct tt_view *v, uint64_t offset,
-                       uint64_t length, struct tt_error *err)
-{
-    if (offset > v->size || length > v->size - offset) {
-        return tt_fail(err, TT_EINVAL, EINVAL,
-                       "the disk had %" PRIu64 " bytes then, and %" PRIu64
-                       " (+%" PRIu64 ") is beyond its end",
-                       v->size, offset, length);
-    }
-    return 0;
-}
-
-int tt_reader_read(struct tt_reader *r, struct tt_view *v, uint64_t offset,
-                   void *buf, size_t length, struct tt_error *err)
-{
-    struct request q = { .r = r,
-                         .v = v,
-                         .offset = offset,
-                         .length = length,
-                         .buf = buf,
-                         .err = err };
-    int ret = check_range(v, offset, length, err);
-
-    if (ret == 0) {
-        ret = first_look(&q);
-    }
-    if (ret == 0) {
-        read_pieces(&q);
-        if (q.count || tt_reader_provisional(r, v)) {
-            ret = second_look(&q);
-        }
-    }
-    free(q.pieces);
-    return named(r, ret, err);
-}
-
-int tt_reader_extents(struct tt_reader *r, struct tt_view *v, uint64_t offset,
-                      uint64_t length, tt_extent_fn *fn, void *opaque,
-                      struct tt_error *err)
-{
-    struct request q = { .r = r, .v = v };
-    struct tt_extent ext;
-    int ret = check_range(v, offset, length, err);
-
-    if (ret < 0) {
-        return ret;
-    }
-    tt_reader_lock(r);
-    ret = still_holds(r, v, err);
-    for (uint64_t at = offset; at < offset + length && ret == 0;
-         at += ext.length) {
-        lookup(&q, at, offset + length, &ext);
-        if (!fn(opaque, &ext)) {
-            break;
-        }
-    }
-    tt_reader_unlock(r);
-    return named(r, ret, err);
-}
-
-static bool find_disk_extent(void *opaque, const struct tt_extent *ext)
-{
-    struct tt_extent *found = opaque;
-
-    if (ext->kind == TT_EXTENT_DISK) {
-        *found = *ext;
-        return false;
-    }
-    return true;
-}
-
-int tt_reader_check(struct tt_reader *r, struct tt_view *v,
-                    struct tt_error *err)
-{
-    struct tt_extent found = { 0 };
-    int ret;
-
-    if (r->disk) {
-        return 0;
-    }
-    ret = tt_reader_extents(r, v, 0, v->size, find_disk_extent, &found, err);
-    if (ret == 0 && found.length) {
-        ret = no_disk(r, found.offset, err);
-    }
-    return ret;
 }

@@ -21,10 +21,32 @@ struct tt_reader;
  */
 int tt_reader_open(const char *path, const char *disk, struct tt_reader **ret,
                    struct tt_error *err);
+
+struct tt_reader_options {
+    const char *disk;  /* as in tt_reader_open() */
+    const char *index; /* the folder where indexes are kept, or NULL: beside */
+                       /* the journal, or in the user's cache */
+    bool no_index;     /* keep all in memory instead */
+};
+int tt_reader_open_with(const char *path,
+                        const struct tt_reader_options *options,
+                        struct tt_reader **ret, struct tt_error *err);
 void tt_reader_close(struct tt_reader *r);
 
 /* Takes in what was appended since, undurable frames included. */
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err);
+
+/*
+ * For a server, some times a second, by one thread (follower.h): takes in what
+ * was appended since, so that no reader has to, and keeps the index up to date.
+ */
+int tt_reader_follow(struct tt_reader *r, struct tt_error *err);
+
+/*
+ * One line if the index is not where a user expects it, else "".  To be freed
+ * with free().
+ */
+char *tt_reader_index_note(struct tt_reader *r);
 
 /*
  * The history, for questions about epochs, marks and the like.  It stays as it
@@ -32,6 +54,8 @@ int tt_reader_refresh(struct tt_reader *r, struct tt_error *err);
  */
 const struct tt_history *tt_reader_lock(struct tt_reader *r);
 void tt_reader_unlock(struct tt_reader *r);
+/* The same, where the lock is held already: in a tt_extent_fn. */
+const struct tt_history *tt_reader_held(const struct tt_reader *r);
 
 /* Where the live disk is, or NULL if there is none. */
 const char *tt_reader_disk(const struct tt_reader *r);

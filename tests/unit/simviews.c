@@ -18,7 +18,7 @@ int sw_read_view(struct simwriter *sw, const struct tt_history *h, uint64_t seq,
     struct tt_error err = { 0 };
 
     for (uint64_t at = 0; at < size; at += ext.length) {
-        tt_view_lookup(h, seq, at, size - at, &ext);
+        tt_view_lookup(h, seq, at, size - at, &ext, NULL);
         if (ext.offset != at || !ext.length || ext.length > size - at) {
             return sw_wrong(sw, "view(%llu) at %llu: an extent of %llu + %llu",
                             (ull)seq, (ull)at, (ull)ext.offset,
@@ -65,7 +65,7 @@ static int check_view(struct simwriter *sw, const struct tt_history *h,
         if (memcmp(buf + at, s->data + at, SIM_SECTOR)) {
             struct tt_extent ext;
 
-            tt_view_lookup(h, seq, at, SIM_SECTOR, &ext);
+            tt_view_lookup(h, seq, at, SIM_SECTOR, &ext, NULL);
             ret = sw_wrong(sw,
                            "view(%llu) at %llu is wrong: kind %d, seq "
                            "%llu, record %llu",

@@ -315,6 +315,10 @@ int main(int argc, char **argv)
     printf("%s: %llu crash points in %llu runs from seed %llu, %.1f s\n",
            ok ? "ok" : "FAILED", (ull)crashes, (ull)(seed - first), (ull)first,
            seconds() - start);
+    printf("%llu looks went through an index, of %llu segments, %llu of them "
+           "by their footers; %llu merges\n",
+           (ull)(line.indexed + branch.indexed), (ull)si_totals.segments,
+           (ull)si_totals.from_footers, (ull)si_totals.merges);
     printf("%llu by power cut, %llu in recovery; %llu times rot was added\n",
            (ull)cuts, (ull)in_recovery, (ull)rots);
     sim_free(&line);

@@ -154,17 +154,18 @@ START_TEST(extents_are_clipped_and_joined)
     OK(&u.sw, sw_zero(&u.sw, 8192, 8192, SW_PRE_BEFORE));
     OK(&u.sw, sw_zero(&u.sw, 16384, 4096, SW_PRE_BEFORE));
     h = load(&u);
-    tt_view_lookup(h, u.sw.tip->last_seq, 8704, 512, &ext);
+    tt_view_lookup(h, u.sw.tip->last_seq, 8704, 512, &ext, NULL);
     ck_assert_int_eq(ext.kind, TT_EXTENT_ZERO);
     ck_assert_uint_eq(ext.length, 512);
-    tt_view_lookup(h, u.sw.tip->last_seq, 8192, SIM_DISK_MAX - 8192, &ext);
+    tt_view_lookup(h, u.sw.tip->last_seq, 8192, SIM_DISK_MAX - 8192, &ext,
+                   NULL);
     ck_assert_uint_eq(ext.length, 12288);
-    tt_view_lookup(h, u.sw.tip->last_seq, 0, SIM_DISK_MAX, &ext);
+    tt_view_lookup(h, u.sw.tip->last_seq, 0, SIM_DISK_MAX, &ext, NULL);
     ck_assert_int_eq(ext.kind, TT_EXTENT_DISK);
     ck_assert_uint_eq(ext.length, 8192);
-    tt_view_lookup(h, 0, 0, SIM_DISK_MAX, &ext);
+    tt_view_lookup(h, 0, 0, SIM_DISK_MAX, &ext, NULL);
     ck_assert_uint_eq(ext.length, 8192);
-    tt_view_lookup(h, 0, 8192, 100, &ext);
+    tt_view_lookup(h, 0, 8192, 100, &ext, NULL);
     ck_assert_int_eq(ext.kind, TT_EXTENT_JOURNAL);
     ck_assert_uint_eq(ext.seq, 0);
     tt_history_free(h);
@@ -201,7 +202,7 @@ static enum tt_extent_kind kind_at(const struct tt_history *h, uint64_t seq,
 {
     struct tt_extent ext;
 
-    tt_view_lookup(h, seq, offset, 512, &ext);
+    tt_view_lookup(h, seq, offset, 512, &ext, NULL);
     return ext.kind;
 }
 
@@ -222,7 +223,7 @@ START_TEST(damaged_payload_is_not_served)
     simdisk_flip(&u.sw.journal, n->offset + f.payload_offset + 100, 2);
     h = load(&u);
     src = sw_quiet_source(&u.sw);
-    tt_view_lookup(h, u.sw.tip->last_seq, 8192, 4096, &ext);
+    tt_view_lookup(h, u.sw.tip->last_seq, 8192, 4096, &ext, NULL);
     ck_assert_int_eq(ext.kind, TT_EXTENT_JOURNAL);
     ck_assert_int_eq(tt_extent_read(h, &src, &ext, 8192, 4096, buf, &err),
                      -TT_EDAMAGED);
@@ -289,7 +290,7 @@ START_TEST(missing_records_with_footer)
         struct tt_extent ext;
         uint8_t buf[512];
 
-        tt_view_lookup(h, last, 8192, 512, &ext);
+        tt_view_lookup(h, last, 8192, 512, &ext, NULL);
         ck_assert(ext.kind == TT_EXTENT_DAMAGED ||
                   tt_extent_read(h, &src, &ext, 8192, 512, buf, NULL) < 0);
         ck_assert_int_eq(kind_at(h, last, 0), TT_EXTENT_JOURNAL);
@@ -331,7 +332,7 @@ START_TEST(damage_is_never_served)
             for (uint64_t at = 0; at < SIM_DISK_MAX; at += TT_GRID) {
                 struct tt_extent ext;
 
-                tt_view_lookup(h, seq, at, TT_GRID, &ext);
+                tt_view_lookup(h, seq, at, TT_GRID, &ext, NULL);
                 ck_assert_uint_eq(ext.length, TT_GRID);
                 if (ext.kind == TT_EXTENT_DAMAGED ||
                     (ext.kind == TT_EXTENT_JOURNAL &&

@@ -40,6 +40,8 @@
 
 #include <ttjournal/pending.h>
 
+#include "simindex.h"
+
 #define WAL_SECTOR 512u
 #define WAL_SECTORS 64u
 #define WAL_PER_BLOCK (TT_GRID / WAL_SECTOR)
@@ -317,6 +319,10 @@ struct sim {
     uint64_t checkpoint_seq;
 
     struct tt_history *reader; /* that follows, also across crashes */
+    /* Of the line, also across crashes; forks look into it only */
+    struct simindex *index;
+    bool is_fork;
+    uint64_t indexed; /* look-ups that went through runs */
 
     uint64_t until_crash; /* in recovery: calls that are left, 0: no end */
     bool quiet_fail;      /* no failing calls now */
@@ -378,6 +384,15 @@ int check_level(struct sim *s);
 int check_views(struct sim *s, unsigned lookups);
 /* Looks at random moments by a reader that was opened earlier. */
 int check_reader(struct sim *s);
+/*
+ * The same through an index: the line's, or one that is made for this.
+ * @damage_ok: some of the journal may be destroyed.
+ */
+int check_indexed(struct sim *s, const struct node *end, unsigned lookups,
+                  bool damage_ok);
+/* walcheck.c: looks at some moments.  @end: where history ends. */
+int check_lookups(struct sim *s, const struct tt_history *h,
+                  const struct node *end, unsigned lookups, bool damage_ok);
 /* Some of what is durable rots: nothing else may be served for it. */
 int check_rot(struct sim *s);
 

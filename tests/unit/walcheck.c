@@ -263,9 +263,8 @@ static int check_extent(struct sim *s, const struct tt_history *h,
     return 0;
 }
 
-static int check_lookups(struct sim *s, const struct tt_history *h,
-                         const struct node *end, unsigned lookups,
-                         bool damage_ok)
+int check_lookups(struct sim *s, const struct tt_history *h,
+                  const struct node *end, unsigned lookups, bool damage_ok)
 {
     uint64_t last = tt_history_end(h)->last_seq;
 
@@ -285,7 +284,7 @@ static int check_lookups(struct sim *s, const struct tt_history *h,
                              (ull)tt_history_disk_size(h, seq), (ull)size);
         }
         for (unsigned k = 0; k < 2 && at < size; k++, at += e.length) {
-            tt_view_lookup(h, seq, at, size - at, &e);
+            tt_view_lookup(h, seq, at, size - at, &e, NULL);
             if (e.offset != at || !e.length || e.length > size - at) {
                 return sim_wrong(s, "view(%llu) at %llu: %llu + %llu", (ull)seq,
                                  (ull)at, (ull)e.offset, (ull)e.length);
@@ -317,7 +316,7 @@ int check_views(struct sim *s, unsigned lookups)
         ret = check_lookups(s, h, s->tip, lookups, false);
     }
     tt_history_free(h);
-    return ret;
+    return ret == 0 ? check_indexed(s, s->tip, lookups, false) : ret;
 }
 
 /*
@@ -358,7 +357,8 @@ int check_reader(struct sim *s)
         return sim_wrong(s, "reader: history ends at seq %llu, not %llu",
                          (ull)end->last_seq, (ull)s->tip->last_seq);
     }
-    return check_lookups(s, s->reader, end, 4, false);
+    ret = check_lookups(s, s->reader, end, 4, false);
+    return ret == 0 ? check_indexed(s, end, 4, false) : ret;
 }
 
 /* ---- rot --------------------------------------------------------------- */
@@ -488,5 +488,5 @@ int check_rot(struct sim *s)
     ret = ret < 0 ? sim_wrong(s, "history: %s", err.message)
                   : check_lookups(s, h, s->tip, 4, true);
     tt_history_free(h);
-    return ret;
+    return ret == 0 ? check_indexed(s, s->tip, 4, true) : ret;
 }

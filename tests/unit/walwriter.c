@@ -1428,6 +1428,8 @@ void sim_fork(struct sim *to, struct sim *s, struct rng rng, bool power)
     to->tip = s->tip;
     to->phys = s->phys;
     to->verbose = s->verbose;
+    to->is_fork = true;
+    to->index = s->index;
     to->quiet_fail = false;
     to->until_crash = 0;
     land_flight(to, s);
@@ -1491,6 +1493,9 @@ void sim_begin(struct sim *s, struct model *m, uint64_t seed)
     sim_abandon(s);
     tt_history_free(s->reader);
     s->reader = NULL;
+    if (s->index) {
+        si_clear(s->index);
+    }
     jmedia_reset(&s->j);
     m->arena.used = 0;
     m->newest = NULL;
@@ -1540,6 +1545,10 @@ void sim_free(struct sim *s)
 {
     sim_abandon(s);
     tt_history_free(s->reader);
+    if (s->index && !s->is_fork) {
+        si_clear(s->index);
+        free(s->index);
+    }
     jmedia_free(&s->j);
     free(s->d.log);
     free(s->kept);

@@ -1,0 +1,330 @@
+/*
+ * Times: when was this record written, and which was the last one by then?
+ *
+ * Of the tail each change of the time is known.  Of what an index covers each
+ * run knows some frames, with the time and number of their first record: at
+ * the start of each segment, and every so often in between.  From there on
+ * the frames' headers are read.  Within an epoch times never decrease, so one
+ * of them is found by bisection over sequence numbers.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "history.h"
+#include "run.h"
+#include "times.h"
+
+#define HEADER sizeof(struct tt_frame_header)
+
+/* ---- the tail ---------------------------------------------------------- */
+
+/* The first index whose point is behind @seq. */
+static size_t points_after(const struct tt_history *h, uint64_t seq)
+{
+    size_t low = 0, high = h->times_count;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (h->times[mid].seq <= seq) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
+/*
+ * The last of the points for [first, last] that is not after @time; false if
+ * there is none.
+ */
+static bool last_point(const struct tt_history *h, uint64_t first,
+                       uint64_t last, int64_t time, size_t *ret_point)
+{
+    size_t low = points_after(h, first), high = points_after(h, last);
+
+    low -= low > 0;
+    if (low >= high || h->times[low].time > time) {
+        return false;
+    }
+    while (high - low > 1) {
+        size_t mid = low + (high - low) / 2;
+
+        if (h->times[mid].time <= time) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    *ret_point = low;
+    return true;
+}
+
+/* ---- frames that runs know --------------------------------------------- */
+
+struct known {
+    uint64_t seq, frame;
+    int64_t time;
+};
+
+/* The last one at or before @seq.  1; 0: there is none. */
+static int known_frame(const struct tt_history *h, uint64_t seq,
+                       struct known *ret, struct tt_error *err)
+{
+    for (size_t i = h->runs_count; i > 0; i--) {
+        const struct tt_run *run = h->runs[i - 1];
+        unsigned lane = run->first_lane[RUN_TIMES];
+        struct run_hit hit;
+        int r;
+
+        if (run->info.first_seq > seq || lane == run->lane_count) {
+            continue;
+        }
+        r = tt_run_floor(run, &run->lanes[lane], seq, UINT64_MAX, &hit, err);
+        if (r < 0) {
+            return r;
+        }
+        if (hit.found) {
+            *ret = (struct known){ hit.row.start, hit.row.place,
+                                   times_unbias(hit.row.seq) };
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A frame of history, and its table. */
+struct step {
+    const struct tt_history *h;
+    struct tt_frame frame;
+    uint8_t head[TT_HEAD_MAX];
+    struct tt_error *err;
+};
+
+/* 1 if the frame at @offset follows the present one, 0 if not. */
+static int follows(struct step *s, uint64_t offset)
+{
+    struct tt_frame prev = s->frame;
+    int ret = tt_frame_read(&s->h->super, s->h->journal, offset, s->head,
+                            &s->frame, s->err);
+
+    if (ret == 0 || (ret > 0 && !tt_frame_links(&prev, &s->frame))) {
+        s->frame = prev;
+        return 0;
+    }
+    return ret;
+}
+
+/*
+ * Goes to the next frame; 0 if none is there.  What begins the next segment
+ * and follows this frame does so though another one lies behind it: that is
+ * an append that failed.
+ */
+static int next_frame(struct step *s)
+{
+    const struct tt_super *super = &s->h->super;
+    uint64_t end = tt_frame_end(&s->frame);
+    uint64_t start = tt_segment_offset(super, s->frame.segment + 1);
+    int ret = follows(s, start);
+
+    return ret == 0 && end != start ? follows(s, end) : ret;
+}
+
+static int begin_step(struct step *s, const struct known *k)
+{
+    int ret = tt_frame_read(&s->h->super, s->h->journal, k->frame, s->head,
+                            &s->frame, s->err);
+
+    return ret > 0 ? s->frame.first_seq == k->seq : ret;
+}
+
+static struct step *new_step(const struct tt_history *h, struct tt_error *err)
+{
+    struct step *s = malloc(sizeof(*s));
+
+    if (s) {
+        s->h = h;
+        s->err = err;
+    } else {
+        tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
+    return s;
+}
+
+/* ---- time of a record -------------------------------------------------- */
+
+static void time_in_frame(const struct step *s, uint64_t seq, int64_t *ret_time)
+{
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+
+    while (tt_table_next(&s->frame, s->head + HEADER, &pos, &index, &rec) &&
+           rec.seq <= seq) {
+        *ret_time = rec.time;
+    }
+}
+
+static bool covered_time(const struct tt_history *h, uint64_t seq,
+                         int64_t *ret_time)
+{
+    struct known k;
+    struct step *s;
+    int ret;
+
+    if (known_frame(h, seq, &k, NULL) <= 0) {
+        return false;
+    }
+    *ret_time = k.time;
+    s = new_step(h, NULL);
+    if (!s) {
+        return true;
+    }
+    ret = begin_step(s, &k);
+    while (ret > 0 && s->frame.first_seq <= seq) {
+        time_in_frame(s, seq, ret_time);
+        ret = tt_frame_last_seq(&s->frame) < seq ? next_frame(s) : 0;
+    }
+    free(s);
+    return true;
+}
+
+bool tt_history_time(const struct tt_history *h, uint64_t seq,
+                     int64_t *ret_time)
+{
+    size_t i = seq > h->covered_seq ? points_after(h, seq) : 0;
+
+    if (i > 0) {
+        *ret_time = h->times[i - 1].time;
+        return true;
+    }
+    return h->journal && covered_time(h, seq, ret_time);
+}
+
+/* ---- the last record by a time ----------------------------------------- */
+
+/* The last record of the frame that is not after @time. */
+static uint64_t last_in_frame(const struct step *s, int64_t time)
+{
+    uint64_t seq = s->frame.first_seq - 1;
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+
+    while (tt_table_next(&s->frame, s->head + HEADER, &pos, &index, &rec) &&
+           rec.time <= time) {
+        seq = rec.seq;
+    }
+    return seq;
+}
+
+static bool is_known_damage(const struct tt_history *h, uint64_t seq)
+{
+    for (size_t i = 0; i < h->damages_count; i++) {
+        if (h->damages[i].first_seq <= seq && seq <= h->damages[i].last_seq) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A frame that is not there, and no damage is known: so nobody looked. */
+static int frame_missing(const struct step *s, uint64_t seq,
+                         struct tt_error *err)
+{
+    return tt_fail(err, TT_EDAMAGED, EIO,
+                   "the journal is damaged at %" PRIu64 ": it cannot be told "
+                   "which records behind seq:%" PRIu64 " were written by then; "
+                   "use seq:N, or mark:NAME",
+                   tt_frame_end(&s->frame), seq);
+}
+
+/* Goes on from a frame that begins by @time; nothing above @last is asked. */
+static int walk(struct step *s, uint64_t last, int64_t time, uint64_t *ret_seq)
+{
+    int ret = 1;
+
+    while (ret > 0) {
+        *ret_seq = last_in_frame(s, time);
+        if (*ret_seq < tt_frame_last_seq(&s->frame) || *ret_seq >= last) {
+            return 0;
+        }
+        ret = next_frame(s);
+        if (ret == 0 && !is_known_damage(s->h, *ret_seq + 1)) {
+            ret = frame_missing(s, *ret_seq, s->err);
+        }
+    }
+    return ret;
+}
+
+/* As tt_times_last(), for the records [first, last], which are covered. */
+static int covered_last(const struct tt_history *h, uint64_t first,
+                        uint64_t last, int64_t time, uint64_t *ret_seq,
+                        struct tt_error *err)
+{
+    uint64_t low = first, high = last;
+    struct known best = { 0 }, k;
+    struct step *s;
+    int ret;
+
+    while (low <= high) {
+        uint64_t mid = low + (high - low) / 2;
+
+        ret = known_frame(h, mid, &k, err);
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret == 0 || k.seq < first || k.time <= time) {
+            if (ret > 0 && k.seq >= first) {
+                best = k;
+            }
+            low = mid + 1;
+        } else {
+            high = k.seq - 1;
+        }
+    }
+    *ret_seq = first;
+    if (!best.seq) {
+        return 0;
+    }
+    s = new_step(h, err);
+    if (!s) {
+        return -TT_ENOMEM;
+    }
+    ret = begin_step(s, &best);
+    if (ret > 0) {
+        ret = walk(s, last, time, ret_seq);
+    } else if (ret == 0) {
+        s->frame = (struct tt_frame){ .offset = best.frame };
+        ret = frame_missing(s, best.seq - 1, err);
+    }
+    free(s);
+    return ret;
+}
+
+int tt_times_last(const struct tt_history *h, size_t i, int64_t time,
+                  uint64_t *ret_seq, struct tt_error *err)
+{
+    uint64_t first = h->epochs[i].first_seq;
+    uint64_t last = i + 1 < h->epochs_count ? h->epochs[i + 1].first_seq - 1
+                                            : h->scan.last_seq;
+    uint64_t from = first > h->covered_seq ? first : h->covered_seq + 1;
+    size_t p;
+
+    if (from <= last && last_point(h, from, last, time, &p)) {
+        *ret_seq =
+            p + 1 < h->times_count ? h->times[p + 1].seq - 1 : h->scan.last_seq;
+        return 0;
+    }
+    if (first <= h->covered_seq) {
+        return covered_last(h, first,
+                            last < h->covered_seq ? last : h->covered_seq, time,
+                            ret_seq, err);
+    }
+    *ret_seq = h->times_count ? points_after(h, first) : 0;
+    *ret_seq = *ret_seq < h->times_count ? h->times[*ret_seq].seq - 1
+                                         : h->scan.last_seq;
+    return 0;
+}
