@@ -27,7 +27,7 @@
 #include "skip.h"
 
 #define HEADER sizeof(struct tt_frame_header)
-#define FRAMES_A_POINT 16u     /* of so many frames the time is stored once */
+#define FRAMES_A_POINT 8u      /* of so many frames the time is stored once */
 #define RECORDS_MAX (1u << 20) /* in a segment whose frames are looked for */
 
 /* Where a record's bytes are, to find out where frames begin */

@@ -695,3 +695,21 @@ uint64_t tt_history_disk_size(const struct tt_history *h, uint64_t seq)
     }
     return low ? h->sizes[low - 1].size : h->super.disk_size;
 }
+
+size_t tt_history_memory(const struct tt_history *h)
+{
+    return sizeof(*h) + tt_index_memory(&h->versions) +
+           tt_index_memory(&h->preimages) + tt_index_memory(&h->doubts) +
+           h->sums_room * sizeof(*h->sums) + h->runs_count * sizeof(*h->runs) +
+           h->times_room * sizeof(*h->times) +
+           h->sizes_room * sizeof(*h->sizes) +
+           h->epochs_room * sizeof(*h->epochs) +
+           h->ends_room * sizeof(*h->ends) + h->marks_room * sizeof(*h->marks) +
+           h->sessions_room * sizeof(*h->sessions) +
+           h->damages_room * sizeof(*h->damages) +
+           h->gaps_room * sizeof(*h->gaps) +
+           h->gap_ranges_room * sizeof(*h->gap_ranges) +
+           h->blinds_room * sizeof(*h->blinds) +
+           h->salvaged_room * sizeof(*h->salvaged) +
+           h->undurable_room * sizeof(*h->undurable);
+}

@@ -15,6 +15,7 @@
 #include "pend.h"
 #include "times.h"
 
+#define PREFETCH 4u     /* rows */
 #define LISTS_MAX 1024u /* more are not merged: the lane is sorted */
 
 static bool is_after(const struct pend_row *a, const struct pend_row *b)
@@ -203,6 +204,8 @@ static bool merge_lists(struct pend_lane *l, unsigned id, struct run_writer *w)
             last = *key;
         }
         if (++k.at[i] < k.end[i]) {
+            /* too many lists for the processor to see each coming */
+            __builtin_prefetch(&l->rows[k.at[i] + PREFETCH]);
             *key = key_of(&l->rows[k.at[i]]);
         } else {
             *key = MERGE_END;

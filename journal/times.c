@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "history.h"
 #include "run.h"
@@ -97,26 +98,46 @@ static int known_frame(const struct tt_history *h, uint64_t seq,
     return 0;
 }
 
-/* A frame of history, and its table. */
+/*
+ * A frame of history.  Its table is read only when it is needed, and so is the
+ * header of the next segment: only once for each.
+ */
 struct step {
     const struct tt_history *h;
     struct tt_frame frame;
+    struct tt_frame next_start; /* of the segment after this frame's */
+    bool next_known, next_valid;
     uint8_t head[TT_HEAD_MAX];
     struct tt_error *err;
 };
 
-/* 1 if the frame at @offset follows the present one, 0 if not. */
-static int follows(struct step *s, uint64_t offset)
+/* 1 and *f if a header is there, 0 if not. */
+static int get_header(const struct step *s, uint64_t offset, struct tt_frame *f)
 {
-    struct tt_frame prev = s->frame;
-    int ret = tt_frame_read(&s->h->super, s->h->journal, offset, s->head,
-                            &s->frame, s->err);
+    const struct tt_source *src = s->h->journal;
+    uint8_t buf[HEADER];
+    int ret;
 
-    if (ret == 0 || (ret > 0 && !tt_frame_links(&prev, &s->frame))) {
-        s->frame = prev;
+    if (offset >= src->size || src->size - offset < HEADER) {
         return 0;
     }
-    return ret;
+    ret = src->read(src->opaque, offset, buf, HEADER);
+    if (ret < 0) {
+        return tt_fail(s->err, TT_EIO, -ret,
+                       "cannot read the journal at %" PRIu64 ": %s", offset,
+                       strerror(-ret));
+    }
+    return tt_frame_decode(&s->h->super, offset, buf, f);
+}
+
+/* The table of the present frame is in s->head then.  1, 0 if it is not. */
+static int get_table(struct step *s)
+{
+    struct tt_frame f;
+    int ret = tt_frame_read(&s->h->super, s->h->journal, s->frame.offset,
+                            s->head, &f, s->err);
+
+    return ret > 0 ? f.own_chain == s->frame.own_chain : ret;
 }
 
 /*
@@ -126,19 +147,37 @@ static int follows(struct step *s, uint64_t offset)
  */
 static int next_frame(struct step *s)
 {
-    const struct tt_super *super = &s->h->super;
     uint64_t end = tt_frame_end(&s->frame);
-    uint64_t start = tt_segment_offset(super, s->frame.segment + 1);
-    int ret = follows(s, start);
+    uint64_t start = tt_segment_offset(&s->h->super, s->frame.segment + 1);
+    struct tt_frame f;
+    int ret;
 
-    return ret == 0 && end != start ? follows(s, end) : ret;
+    if (!s->next_known) {
+        ret = get_header(s, start, &s->next_start);
+        if (ret < 0) {
+            return ret;
+        }
+        s->next_known = true;
+        s->next_valid = ret > 0;
+    }
+    if (s->next_valid && tt_frame_links(&s->frame, &s->next_start)) {
+        s->frame = s->next_start;
+        s->next_known = false;
+        return 1;
+    }
+    ret = end < start ? get_header(s, end, &f) : 0;
+    if (ret > 0) {
+        ret = tt_frame_links(&s->frame, &f);
+        s->frame = ret ? f : s->frame;
+    }
+    return ret;
 }
 
 static int begin_step(struct step *s, const struct known *k)
 {
-    int ret = tt_frame_read(&s->h->super, s->h->journal, k->frame, s->head,
-                            &s->frame, s->err);
+    int ret = get_header(s, k->frame, &s->frame);
 
+    s->next_known = false;
     return ret > 0 ? s->frame.first_seq == k->seq : ret;
 }
 
@@ -157,11 +196,16 @@ static struct step *new_step(const struct tt_history *h, struct tt_error *err)
 
 /* ---- time of a record -------------------------------------------------- */
 
-static void time_in_frame(const struct step *s, uint64_t seq, int64_t *ret_time)
+static void time_in_frame(struct step *s, uint64_t seq, int64_t *ret_time)
 {
     uint32_t pos = 0, index = 0;
     struct tt_record rec;
 
+    if (seq >= tt_frame_last_seq(&s->frame) || get_table(s) <= 0) {
+        *ret_time = seq >= tt_frame_last_seq(&s->frame) ? s->frame.last_time
+                                                        : s->frame.first_time;
+        return;
+    }
     while (tt_table_next(&s->frame, s->head + HEADER, &pos, &index, &rec) &&
            rec.seq <= seq) {
         *ret_time = rec.time;
@@ -206,18 +250,33 @@ bool tt_history_time(const struct tt_history *h, uint64_t seq,
 
 /* ---- the last record by a time ----------------------------------------- */
 
-/* The last record of the frame that is not after @time. */
-static uint64_t last_in_frame(const struct step *s, int64_t time)
+/* The last record of the frame that is not after @time.  1, or negative. */
+static int last_in_frame(struct step *s, int64_t time, uint64_t *ret_seq)
 {
-    uint64_t seq = s->frame.first_seq - 1;
+    const struct tt_frame *f = &s->frame;
     uint32_t pos = 0, index = 0;
     struct tt_record rec;
+    int ret;
 
-    while (tt_table_next(&s->frame, s->head + HEADER, &pos, &index, &rec) &&
-           rec.time <= time) {
-        seq = rec.seq;
+    if (f->last_time <= time || f->first_time > time) {
+        *ret_seq =
+            f->last_time <= time ? tt_frame_last_seq(f) : f->first_seq - 1;
+        return 1;
     }
-    return seq;
+    ret = get_table(s);
+    if (ret <= 0) {
+        return ret < 0 ? ret
+                       : tt_fail(s->err, TT_EDAMAGED, EIO,
+                                 "the journal is damaged at %" PRIu64
+                                 ": which record was the last by then is not "
+                                 "known; use seq:N, or mark:NAME",
+                                 f->offset);
+    }
+    while (tt_table_next(f, s->head + HEADER, &pos, &index, &rec) &&
+           rec.time <= time) {
+        *ret_seq = rec.seq;
+    }
+    return 1;
 }
 
 static bool is_known_damage(const struct tt_history *h, uint64_t seq)
@@ -247,7 +306,10 @@ static int walk(struct step *s, uint64_t last, int64_t time, uint64_t *ret_seq)
     int ret = 1;
 
     while (ret > 0) {
-        *ret_seq = last_in_frame(s, time);
+        ret = last_in_frame(s, time, ret_seq);
+        if (ret < 0) {
+            return ret;
+        }
         if (*ret_seq < tt_frame_last_seq(&s->frame) || *ret_seq >= last) {
             return 0;
         }
