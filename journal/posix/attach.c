@@ -31,11 +31,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "attach.h"
+#include "reader-int.h"
 
 /* How many blocks are compared, and how much of each */
 #define SAMPLES 32
 #define SAMPLE_SIZE TT_GRID
+/* How many frames are searched for them */
+#define SAMPLE_FRAMES 8192
 
 /* How far the disk may trail behind the journal, in nanoseconds */
 #define LAG_MAX INT64_C(60000000000)
@@ -98,44 +100,93 @@ struct sample {
 };
 
 struct sampler {
-    struct tt_reader *reader;
-    uint64_t level_seq;
+    const struct tt_history *history;
+    uint64_t last_seq, level_seq;
     struct sample list[SAMPLES];
     size_t count;
 };
 
-/* Keeps the newest ones that are level. */
-static bool take_sample(void *opaque, const struct tt_extent *ext)
+/* Takes @rec, or some of it, if that is level and nothing was written over it. */
+static int take_sample(struct sampler *s, const struct tt_record *rec,
+                       struct tt_error *err)
 {
-    struct sampler *s = opaque;
-    size_t oldest = 0, at = s->count;
+    uint64_t at = rec->disk_offset, end = at + rec->disk_length;
+    struct tt_extent ext;
 
-    if ((ext->kind != TT_EXTENT_JOURNAL && ext->kind != TT_EXTENT_ZERO) ||
-        ext->seq == 0 || ext->seq > s->level_seq ||
-        tt_view_in_doubt(tt_reader_held(s->reader), ext->seq, ext->offset,
-                         ext->length)) {
-        return true;
+    if ((rec->kind != TT_KIND_WRITE && rec->kind != TT_KIND_ZERO) ||
+        rec->seq > s->level_seq) {
+        return 0;
     }
-    if (s->count == SAMPLES) {
-        for (size_t i = 1; i < SAMPLES; i++) {
-            if (s->list[i].seq < s->list[oldest].seq) {
-                oldest = i;
-            }
+    for (; at < end; at += ext.length) {
+        int ret =
+            tt_view_lookup(s->history, s->last_seq, at, end - at, &ext, err);
+
+        if (ret < 0) {
+            return ret;
         }
-        if (s->list[oldest].seq >= ext->seq) {
-            return true;
+        if (ext.record_seq == rec->seq && ext.seq == rec->seq &&
+            (ext.kind == TT_EXTENT_JOURNAL || ext.kind == TT_EXTENT_ZERO) &&
+            !tt_view_in_doubt(s->history, ext.seq, ext.offset, ext.length)) {
+            s->list[s->count++] = (struct sample){
+                .offset = ext.offset,
+                .seq = ext.seq,
+                .length = ext.length < SAMPLE_SIZE ? (uint32_t)ext.length
+                                                   : SAMPLE_SIZE,
+            };
+            return 0;
         }
-        at = oldest;
-    } else {
-        s->count++;
     }
-    s->list[at] = (struct sample){
-        .offset = ext->offset,
-        .seq = ext->seq,
-        .length =
-            ext->length < SAMPLE_SIZE ? (uint32_t)ext->length : SAMPLE_SIZE,
-    };
-    return true;
+    return 0;
+}
+
+static int take_frame(struct sampler *s, const struct tt_frame *f,
+                      const uint8_t *table, struct tt_error *err)
+{
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+    int ret = 0;
+
+    while (ret == 0 && s->count < SAMPLES &&
+           tt_table_next(f, table, &pos, &index, &rec)) {
+        ret = take_sample(s, &rec, err);
+    }
+    return ret;
+}
+
+/*
+ * From the newest checkpoint back, frame by frame: what was written last is
+ * the first that somebody else changes, and this takes no longer for a larger
+ * disk or a longer history.  What cannot be read ends it; what was found till
+ * then must do.
+ */
+static int take_samples(struct tt_reader *r, struct sampler *s,
+                        struct tt_error *err)
+{
+    uint8_t *head = malloc(TT_HEAD_MAX);
+    const struct tt_scan *end;
+    struct tt_frame f;
+    uint64_t offset;
+    int ret = 0;
+
+    if (!head) {
+        return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
+    s->history = tt_reader_lock(r);
+    end = tt_history_end(s->history);
+    s->last_seq = end->last_seq;
+    offset = end->checkpoint_offset;
+    for (unsigned i = 0;
+         offset && i < SAMPLE_FRAMES && s->count < SAMPLES && ret == 0; i++) {
+        if (tt_frame_read(&r->super, &r->past->file.source, offset, head, &f,
+                          NULL) <= 0) {
+            break;
+        }
+        ret = take_frame(s, &f, head + sizeof(struct tt_frame_header), err);
+        offset = f.prev_offset;
+    }
+    tt_reader_unlock(r);
+    free(head);
+    return ret;
 }
 
 static bool take_first(void *opaque, const struct tt_extent *ext)
@@ -182,14 +233,10 @@ static int check_contents(struct tt_reader *r, struct tt_disk *d,
                           const struct recorded *rec,
                           char problem[TT_PROBLEM_SIZE], struct tt_error *err)
 {
-    struct sampler sampler = { .reader = r, .level_seq = rec->level_seq };
+    struct sampler sampler = { .level_seq = rec->level_seq };
     unsigned like = 0, unlike = 0;
-    struct tt_view v;
-    int ret = tt_reader_bind(r, "latest", NULL, 0, &v, err);
+    int ret = take_samples(r, &sampler, err);
 
-    if (ret == 0) {
-        ret = tt_reader_extents(r, &v, 0, v.size, take_sample, &sampler, err);
-    }
     for (size_t i = 0; i < sampler.count && ret == 0; i++) {
         enum verdict verdict = compare_sample(r, d, &sampler.list[i]);
 

@@ -478,11 +478,6 @@ void tt_reader_unlock(struct tt_reader *r)
     pthread_rwlock_unlock(&r->lock);
 }
 
-const struct tt_history *tt_reader_held(const struct tt_reader *r)
-{
-    return r->past->history;
-}
-
 const char *tt_reader_disk(const struct tt_reader *r)
 {
     return r->disk ? tt_disk_where(r->disk) : NULL;

@@ -54,8 +54,6 @@ char *tt_reader_index_note(struct tt_reader *r);
  */
 const struct tt_history *tt_reader_lock(struct tt_reader *r);
 void tt_reader_unlock(struct tt_reader *r);
-/* The same, where the lock is held already: in a tt_extent_fn. */
-const struct tt_history *tt_reader_held(const struct tt_reader *r);
 
 /* Where the live disk is, or NULL if there is none. */
 const char *tt_reader_disk(const struct tt_reader *r);
