@@ -146,6 +146,32 @@ int fdatasync(int fd)
     return sync_file("fdatasync", fd);
 }
 
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    int (*real)(int, const char *, int, const char *) =
+        (int (*)(int, const char *, int, const char *))next("renameat");
+    const char *how = at_call();
+    int ret = real(from_dir, from, to_dir, to);
+
+    if (how) {
+        die();
+    }
+    return ret;
+}
+
+int unlinkat(int dir, const char *path, int flags)
+{
+    int (*real)(int, const char *, int) =
+        (int (*)(int, const char *, int))next("unlinkat");
+    const char *how = at_call();
+    int ret = real(dir, path, flags);
+
+    if (how) {
+        die();
+    }
+    return ret;
+}
+
 __attribute__((destructor)) static void tell(void)
 {
     const char *path = getenv("KILL_COUNT");

@@ -431,6 +431,36 @@ START_TEST(another_journal_is_refused)
 }
 END_TEST
 
+/* One that was put back, and went on otherwise: all is alike but its chain. */
+START_TEST(another_future_is_refused)
+{
+    struct tt_source src;
+    struct simindex x;
+    struct unit u[2];
+
+    si_init(&x, 3);
+    for (unsigned i = 0; i < 2; i++) {
+        unit_begin(&u[i], 66);
+        unit_write(&u[i], 4096, 512);
+        OK(&u[i].sw, sw_mark(&u[i].sw, i ? "a" : "b"));
+        fill(&u[i]);
+        OK(&u[i].sw, sw_flush(&u[i].sw));
+        fill(&u[i]);
+    }
+    ck_assert_uint_eq(u[0].sw.tip->last_seq, u[1].sw.tip->last_seq);
+    extend(&x, &u[0], true);
+    ck_assert_uint_eq(runs_of(&x, &u[0]), 1);
+    src = sw_quiet_source(&u[0].sw);
+    ck_assert_int_eq(opens(&x, &src), 0);
+    src = sw_quiet_source(&u[1].sw);
+    ck_assert_int_eq(opens(&x, &src), -TT_EINDEX);
+    ck_assert_int_eq(si_extend(&x, &src, true, NULL), -TT_EINDEX);
+    si_clear(&x);
+    unit_end(&u[0]);
+    unit_end(&u[1]);
+}
+END_TEST
+
 /* ---- damaged catalogs -------------------------------------------------- */
 
 START_TEST(a_damaged_catalog_is_refused)
@@ -627,6 +657,7 @@ int main(void)
         &destroyed_before,
         &destroyed_after,
         &another_journal_is_refused,
+        &another_future_is_refused,
         &a_damaged_catalog_is_refused,
         &a_hostile_catalog,
         &damaged_pages_are_told,
