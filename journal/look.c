@@ -65,19 +65,45 @@ static uint64_t piece_end(const struct look *l)
     return l->start + piece_size(l->piece_class);
 }
 
+void tt_look_begin(const struct tt_history *h, struct look_memo *memo)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < h->runs_count; i++) {
+        n += h->runs[i]->lane_count;
+    }
+    memo->lanes = n;
+    memset(memo->slots, 0,
+           (n < LOOK_SLOTS ? n : LOOK_SLOTS) * sizeof(memo->slots[0]));
+}
+
+/* A search for one version of the byte at @at */
+struct search {
+    uint64_t at, seq;
+    bool newest;
+    struct look_memo *memo; /* or NULL */
+    struct tt_error *err;
+};
+
+/* @slot: of the run's first lane; newer runs come first. */
+static struct run_memo *memo_of(const struct search *s, size_t slot)
+{
+    return s->memo && slot < LOOK_SLOTS ? &s->memo->slots[slot] : NULL;
+}
+
 /* Looks into the lanes of @kind and the kind of zeroes behind it. */
-static int look_run(const struct tt_run *run, unsigned kind, uint64_t at,
-                    bool newest, uint64_t seq, struct look *ret,
-                    struct tt_error *err)
+static int look_run(const struct tt_run *run, unsigned kind, size_t slot,
+                    const struct search *s, struct look *ret)
 {
     for (unsigned i = run->first_lane[kind]; i < run->first_lane[kind + 2];
          i++) {
         const struct run_lane *lane = &run->lanes[i];
-        uint64_t size = piece_size(lane->id & 63);
-        uint64_t start = at & ~(size - 1);
+        uint64_t start = s->at & ~(piece_size(lane->id & 63) - 1);
+        struct run_memo *memo = memo_of(s, slot + i);
         struct run_hit hit;
-        int r = newest ? tt_run_floor(run, lane, start, seq, &hit, err)
-                       : tt_run_first(run, lane, start, &hit, err);
+        int r = s->newest
+                    ? tt_run_floor(run, lane, start, s->seq, memo, &hit, s->err)
+                    : tt_run_first(run, lane, start, memo, &hit, s->err);
 
         if (r < 0) {
             return r;
@@ -87,7 +113,7 @@ static int look_run(const struct tt_run *run, unsigned kind, uint64_t at,
         }
         if (hit.found && hit.row.start == start &&
             (!ret->found ||
-             (newest ? hit.row.seq > ret->seq : hit.row.seq < ret->seq))) {
+             (s->newest ? hit.row.seq > ret->seq : hit.row.seq < ret->seq))) {
             take_hit(lane, &hit, ret);
         }
     }
@@ -102,9 +128,12 @@ static void clip(struct look *ret)
 }
 
 int tt_look_newest(const struct tt_history *h, uint64_t at, uint64_t seq,
-                   struct look *ret, struct tt_error *err)
+                   struct look_memo *memo, struct look *ret,
+                   struct tt_error *err)
 {
+    const struct search s = { at, seq, true, memo, err };
     struct index_hit hit;
+    size_t slot = 0;
     int r = 0;
 
     none(ret);
@@ -117,27 +146,31 @@ int tt_look_newest(const struct tt_history *h, uint64_t at, uint64_t seq,
         take_tail(h, &hit, ret);
     }
     for (size_t i = h->runs_count; i > 0 && r == 0 && !ret->found; i--) {
-        if (h->runs[i - 1]->info.first_seq <= seq) {
-            r = look_run(h->runs[i - 1], RUN_DATA, at, true, seq, ret, err);
+        const struct tt_run *run = h->runs[i - 1];
+
+        if (run->info.first_seq <= seq) {
+            r = look_run(run, RUN_DATA, slot, &s, ret);
         }
+        slot += run->lane_count;
     }
     clip(ret);
     return r;
 }
 
 static int look_oldest(const struct tt_history *h, const struct index *tail,
-                       unsigned kind, uint64_t at, struct look *ret,
-                       struct tt_error *err)
+                       unsigned kind, const struct search *s, struct look *ret)
 {
+    size_t slot = s->memo ? s->memo->lanes : 0;
     struct index_hit hit;
     int r = 0;
 
     none(ret);
     for (size_t i = 0; i < h->runs_count && r == 0 && !ret->found; i++) {
-        r = look_run(h->runs[i], kind, at, false, 0, ret, err);
+        slot -= s->memo ? h->runs[i]->lane_count : 0;
+        r = look_run(h->runs[i], kind, slot, s, ret);
     }
     if (r == 0 && !ret->found) {
-        tt_index_oldest(tail, at, &hit);
+        tt_index_oldest(tail, s->at, &hit);
         take_tail(h, &hit, ret);
     }
     clip(ret);
@@ -147,13 +180,18 @@ static int look_oldest(const struct tt_history *h, const struct index *tail,
 int tt_look_oldest(const struct tt_history *h, uint64_t at, struct look *ret,
                    struct tt_error *err)
 {
-    return look_oldest(h, &h->versions, RUN_DATA, at, ret, err);
+    const struct search s = { .at = at, .err = err };
+
+    return look_oldest(h, &h->versions, RUN_DATA, &s, ret);
 }
 
-int tt_look_preimage(const struct tt_history *h, uint64_t at, struct look *ret,
+int tt_look_preimage(const struct tt_history *h, uint64_t at,
+                     struct look_memo *memo, struct look *ret,
                      struct tt_error *err)
 {
-    return look_oldest(h, &h->preimages, RUN_PRE_DATA, at, ret, err);
+    const struct search s = { .at = at, .memo = memo, .err = err };
+
+    return look_oldest(h, &h->preimages, RUN_PRE_DATA, &s, ret);
 }
 
 /* ---- what was found ---------------------------------------------------- */

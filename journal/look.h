@@ -22,14 +22,28 @@ struct look {
     struct run_hit hit;
 };
 
+/*
+ * What look-ups tell those that follow: of places behind theirs, as of the
+ * same moment.  Of lanes for which there is no room nothing is told.
+ */
+#define LOOK_SLOTS 128u
+struct look_memo {
+    size_t lanes; /* of all runs */
+    struct run_memo slots[LOOK_SLOTS];
+};
+
+void tt_look_begin(const struct tt_history *h, struct look_memo *memo);
+
 /* The version of the byte at @at with the largest seq that is <= @seq. */
 int tt_look_newest(const struct tt_history *h, uint64_t at, uint64_t seq,
-                   struct look *ret, struct tt_error *err);
+                   struct look_memo *memo, struct look *ret,
+                   struct tt_error *err);
 /* The version of it with the smallest seq. */
 int tt_look_oldest(const struct tt_history *h, uint64_t at, struct look *ret,
                    struct tt_error *err);
 /* Its first pre-image. */
-int tt_look_preimage(const struct tt_history *h, uint64_t at, struct look *ret,
+int tt_look_preimage(const struct tt_history *h, uint64_t at,
+                     struct look_memo *memo, struct look *ret,
                      struct tt_error *err);
 
 /* The checksums of @count cells from the one that holds @at on. */

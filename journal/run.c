@@ -294,9 +294,52 @@ static uint64_t round_start(const struct run_lane *lane, uint64_t start)
     return start >> s.start_shift << s.start_shift;
 }
 
+/* As descend(), or straight to the leaf that @memo knows. */
+static int find_leaf(const struct tt_run *run, const struct run_lane *lane,
+                     uint64_t start, uint64_t seq, struct run_memo *memo,
+                     struct run_page *p, struct passed *right,
+                     struct tt_error *err)
+{
+    int ret;
+
+    if (memo && memo->leaf && start >= memo->low && start <= memo->high) {
+        *right = (struct passed){ .any = memo->high != UINT64_MAX,
+                                  .start = memo->high + 1 };
+        return get_level(run, lane, memo->leaf, 0, p, err);
+    }
+    ret = descend(run, lane, start, seq, p, right, err);
+    if (memo && ret == 0) {
+        /* all of it may be of the place 0, and go on in the next leaf */
+        memo->leaf = right->any && !right->start ? 0 : p->number;
+        memo->low = p->number == lane->first_page ? 0 : row_start(p, 0) + 1;
+        memo->high = right->any ? right->start - 1 : UINT64_MAX;
+    }
+    return ret;
+}
+
+/* Does @memo know that nothing is to be found at @start? */
+static bool is_absent(const struct run_memo *memo, uint64_t start,
+                      struct run_hit *ret)
+{
+    if (!memo || start < memo->from || start >= memo->next) {
+        return false;
+    }
+    *ret = (struct run_hit){ .next = memo->next };
+    return true;
+}
+
+static void note_absent(struct run_memo *memo, uint64_t start,
+                        const struct run_hit *hit)
+{
+    if (memo) {
+        memo->from = hit->found && hit->row.start == start ? start + 1 : start;
+        memo->next = hit->next;
+    }
+}
+
 int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
-                 uint64_t start, uint64_t seq, struct run_hit *ret,
-                 struct tt_error *err)
+                 uint64_t start, uint64_t seq, struct run_memo *memo,
+                 struct run_hit *ret, struct tt_error *err)
 {
     struct run_page p;
     struct passed right;
@@ -305,7 +348,10 @@ int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
     int r;
 
     start = round_start(lane, start);
-    r = descend(run, lane, start, seq, &p, &right, err);
+    if (is_absent(memo, start, ret)) {
+        return 0;
+    }
+    r = find_leaf(run, lane, start, seq, memo, &p, &right, err);
     *ret = (struct run_hit){ 0 };
     if (r < 0) {
         return r;
@@ -326,6 +372,9 @@ int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
             next_start(&p, 0, start, &right, &ret->next);
             tt_run_page_put(&p);
         }
+    }
+    if (r == 0) {
+        note_absent(memo, start, ret);
     }
     return r;
 }
@@ -355,37 +404,48 @@ static int leftmost(const struct tt_run *run, const struct run_lane *lane,
 }
 
 int tt_run_first(const struct tt_run *run, const struct run_lane *lane,
-                 uint64_t start, struct run_hit *ret, struct tt_error *err)
+                 uint64_t start, struct run_memo *memo, struct run_hit *ret,
+                 struct tt_error *err)
 {
-    struct run_hit last;
     struct run_page p;
     struct passed right;
+    bool known;
     unsigned i;
     int r;
 
     start = round_start(lane, start);
-    /* the next start is the same for all versions of a place */
-    r = tt_run_floor(run, lane, start, UINT64_MAX, &last, err);
-    *ret = (struct run_hit){ .next = last.next };
-    if (r < 0 || !last.found || last.row.start != start) {
-        return r;
+    if (is_absent(memo, start, ret)) {
+        return 0;
     }
-    r = descend(run, lane, start, 0, &p, &right, err);
+    r = find_leaf(run, lane, start, 0, memo, &p, &right, err);
+    *ret = (struct run_hit){ 0 };
     if (r < 0) {
         return r;
     }
     i = rows_until(&p, 0, start, 0);
-    if (i < p.count) {
+    if (i < p.count && row_start(&p, i) == start) {
         take_row(&p, i, ret);
-        tt_run_page_put(&p);
-    } else {
-        tt_run_page_put(&p);
-        if (right.any) {
+    }
+    known = next_start(&p, i, start, &right, &ret->next);
+    tt_run_page_put(&p);
+    if (!known) {
+        /* they begin, or go on, in the next leaf */
+        if (!ret->found) {
             r = leftmost(run, lane, right.page, right.level, ret, err);
         }
+        if (r == 0 && (!ret->found || ret->row.start != start)) {
+            r = damaged(run, lane->root, err);
+        }
+        if (r == 0) {
+            r = descend(run, lane, start, UINT64_MAX, &p, &right, err);
+        }
+        if (r == 0) {
+            next_start(&p, 0, start, &right, &ret->next);
+            tt_run_page_put(&p);
+        }
     }
-    if (r == 0 && (!ret->found || ret->row.start != start)) {
-        r = damaged(run, lane->root, err);
+    if (r == 0) {
+        note_absent(memo, start, ret);
     }
     return r;
 }

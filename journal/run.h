@@ -166,13 +166,25 @@ struct run_hit {
     uint64_t next; /* the least start above the one asked for, or UINT64_MAX */
 };
 
-/* The last row that is at or before (start, seq). */
+/*
+ * What one search of a lane tells the next one, whose start is near.  Zeroed
+ * it tells nothing.
+ */
+struct run_memo {
+    /* No row begins in [from, next) that the same kind of search would find */
+    uint64_t from, next;
+    /* Rows that begin in [low, high] are in this leaf, as far as there are */
+    uint64_t leaf, low, high;
+};
+
+/* The last row that is at or before (start, seq).  @memo may be NULL. */
 int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
-                 uint64_t start, uint64_t seq, struct run_hit *ret,
-                 struct tt_error *err);
+                 uint64_t start, uint64_t seq, struct run_memo *memo,
+                 struct run_hit *ret, struct tt_error *err);
 /* The first row with exactly this start. */
 int tt_run_first(const struct tt_run *run, const struct run_lane *lane,
-                 uint64_t start, struct run_hit *ret, struct tt_error *err);
+                 uint64_t start, struct run_memo *memo, struct run_hit *ret,
+                 struct tt_error *err);
 
 /* The checksums [first, first + count) of the piece of @hit. */
 int tt_run_sums(const struct run_hit *hit, unsigned c, unsigned first,

@@ -85,7 +85,8 @@ static int known_frame(const struct tt_history *h, uint64_t seq,
         if (run->info.first_seq > seq || lane == run->lane_count) {
             continue;
         }
-        r = tt_run_floor(run, &run->lanes[lane], seq, UINT64_MAX, &hit, err);
+        r = tt_run_floor(run, &run->lanes[lane], seq, UINT64_MAX, NULL, &hit,
+                         err);
         if (r < 0) {
             return r;
         }

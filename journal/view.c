@@ -104,12 +104,13 @@ static int answer_disk(const struct tt_history *h, struct tt_extent *ext,
 
 /* One answer for [offset, offset + length), as far as is seen at once. */
 static int look(const struct tt_history *h, uint64_t seq, uint64_t offset,
-                uint64_t length, struct answer *ret, struct tt_error *err)
+                uint64_t length, struct look_memo *memo, struct answer *ret,
+                struct tt_error *err)
 {
     const struct blind *b = tt_history_blind_before(h, seq);
     struct tt_extent *ext = &ret->ext;
     struct look l;
-    int r = tt_look_newest(h, offset, seq, &l, err);
+    int r = tt_look_newest(h, offset, seq, memo, &l, err);
 
     *ext = (struct tt_extent){ .offset = offset, .length = length };
     if (r < 0) {
@@ -124,7 +125,7 @@ static int look(const struct tt_history *h, uint64_t seq, uint64_t offset,
         answer_version(&l, l.seq, ret);
         return 0;
     }
-    r = tt_look_preimage(h, offset, &l, err);
+    r = tt_look_preimage(h, offset, memo, &l, err);
     if (r < 0) {
         return r;
     }
@@ -173,15 +174,17 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    uint64_t length, struct tt_extent *ret_extent,
                    struct tt_error *err)
 {
+    struct look_memo memo;
     struct answer a;
     int ret;
 
+    tt_look_begin(h, &memo);
     length = clip_length(offset, length);
-    ret = look(h, seq, offset, length, &a, err);
+    ret = look(h, seq, offset, length, &memo, &a, err);
     *ret_extent = a.ext;
     while (ret == 0 && ret_extent->length < length) {
         ret = look(h, seq, offset + ret_extent->length,
-                   length - ret_extent->length, &a, err);
+                   length - ret_extent->length, &memo, &a, err);
         if (ret < 0 || !same_answer(ret_extent, &a.ext)) {
             break;
         }
@@ -194,15 +197,17 @@ int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
                         struct tt_error *err)
 {
     uint64_t size = tt_history_disk_size(h, UINT64_MAX);
+    struct look_memo memo;
 
+    tt_look_begin(h, &memo);
     *ret_bytes = 0;
     for (uint64_t at = 0; at < size;) {
         struct look v, p;
         uint64_t end;
-        int ret = tt_look_newest(h, at, UINT64_MAX, &v, err);
+        int ret = tt_look_newest(h, at, UINT64_MAX, &memo, &v, err);
 
         if (ret == 0) {
-            ret = tt_look_preimage(h, at, &p, err);
+            ret = tt_look_preimage(h, at, &memo, &p, err);
         }
         if (ret < 0) {
             return ret;
@@ -260,15 +265,17 @@ int tt_view_pieces(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    size_t *ret_count, struct tt_error *err)
 {
     uint64_t at = offset, end = offset + clip_length(offset, length);
+    struct look_memo memo;
     size_t count = 0;
     int ret = 0;
 
+    tt_look_begin(h, &memo);
     while (at < end && count < room && ret == 0) {
         struct tt_piece *p = &ret_pieces[count];
         struct answer a;
         size_t n = 1;
 
-        ret = look(h, seq, at, end - at, &a, err);
+        ret = look(h, seq, at, end - at, &memo, &a, err);
         if (ret == 0 && a.ext.kind == TT_EXTENT_JOURNAL) {
             ret = cut_cells(&a, p, room - count, &n, err);
         } else if (ret == 0) {

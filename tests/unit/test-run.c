@@ -226,8 +226,8 @@ static void check_look(const struct tt_run *run, const struct lane *l,
     struct tt_error err = { 0 };
     struct run_hit hit;
 
-    ck_assert_msg(tt_run_floor(run, lane, start, seq, &hit, &err) == 0, "%s",
-                  err.message);
+    ck_assert_msg(tt_run_floor(run, lane, start, seq, NULL, &hit, &err) == 0,
+                  "%s", err.message);
     ck_assert_int_eq(hit.found, n > 0);
     ck_assert_uint_eq(hit.next, next_start);
     if (n > 0) {
@@ -236,12 +236,52 @@ static void check_look(const struct tt_run *run, const struct lane *l,
             check_sums(&hit, l, w);
         }
     }
-    ck_assert_msg(tt_run_first(run, lane, start, &hit, &err) == 0, "%s",
+    ck_assert_msg(tt_run_first(run, lane, start, NULL, &hit, &err) == 0, "%s",
                   err.message);
     ck_assert_int_eq(hit.found, next > first);
     ck_assert_uint_eq(hit.next, next_start);
     if (hit.found) {
         same_row(&hit.row, &r->row[first]);
+    }
+}
+
+/* Searches that go on from each other find the same as those that do not. */
+static void check_memo(const struct tt_run *run, const struct lane *l,
+                       struct sim_world *w)
+{
+    const struct run_lane *lane = lane_of(run, l->id);
+    uint64_t unit = UINT64_C(1) << tt_run_shape(l->id, true).start_shift;
+
+    for (unsigned i = 0; i < 30; i++) {
+        uint64_t seq = 1 + sim_random(w, l->rows * (l->seq_step + 1));
+        uint64_t start = step_of(l) * sim_random(w, l->places);
+        struct run_memo floor = { 0 }, first = { 0 };
+
+        for (unsigned k = 0; k < 100; k++) {
+            struct tt_error err = { 0 };
+            struct run_hit a, b;
+            bool at;
+
+            tt_run_floor(run, lane, start, seq, &floor, &a, &err);
+            tt_run_floor(run, lane, start, seq, NULL, &b, &err);
+            ck_assert_uint_eq(err.code, 0);
+            /* that nothing is at this start may be all that is known */
+            at = b.found && b.row.start == start;
+            ck_assert_int_eq(a.found && a.row.start == start, at);
+            ck_assert_uint_eq(a.next, b.next);
+            ck_assert(!at || (a.row.seq == b.row.seq && a.page == b.page &&
+                              a.index == b.index));
+            tt_run_first(run, lane, start, &first, &a, &err);
+            tt_run_first(run, lane, start, NULL, &b, &err);
+            ck_assert_uint_eq(err.code, 0);
+            ck_assert_int_eq(a.found, b.found);
+            ck_assert_uint_eq(a.next, b.next);
+            ck_assert(!a.found || (a.row.seq == b.row.seq && a.page == b.page));
+            if (start > UINT64_MAX - 8 * unit) {
+                break;
+            }
+            start += unit * sim_random(w, 4);
+        }
     }
 }
 
@@ -289,6 +329,7 @@ START_TEST(each_row_is_found)
     ck_assert_uint_eq(run->lane_count, LANES);
     for (size_t i = 0; i < LANES; i++) {
         check_lane(run, &lanes[i], &rows[i], &w);
+        check_memo(run, &lanes[i], &w);
         free_rows(&rows[i]);
     }
     /* hot blocks and the largest lane have pages above their leaves */
@@ -519,6 +560,8 @@ START_TEST(hostile_pages)
             both[0] = run;
             told += tt_run_merge(both, 1, to->id, &sink, &merged, &err) < 0;
             for (unsigned i = 0; i < run->lane_count; i++) {
+                struct run_memo memo = { 0 };
+
                 for (unsigned k = 0; k < 20; k++) {
                     const struct rows *r = &rows[i % LANES];
                     const struct run_row *row =
@@ -528,12 +571,12 @@ START_TEST(hostile_pages)
                     unsigned c = run->lanes[i].id & 63;
 
                     told += tt_run_floor(run, &run->lanes[i], row->start,
-                                         row->seq, &hit, &err) < 0;
+                                         row->seq, &memo, &hit, &err) < 0;
                     if (hit.found && run_kind_has_sums(run->lanes[i].id >> 6)) {
                         tt_run_sums(&hit, c, 0, piece_sums(c), sums, &err);
                     }
-                    told += tt_run_first(run, &run->lanes[i], row->start, &hit,
-                                         &err) < 0;
+                    told += tt_run_first(run, &run->lanes[i], row->start, NULL,
+                                         &hit, &err) < 0;
                 }
             }
             tt_run_close(run);
