@@ -51,7 +51,8 @@ class Log:
         for number in range(self.count):
             check(at + self.sector <= len(self.map),
                   f'{path} ends before entry {number} of {self.count}')
-            first, count, flags, mark = struct.unpack_from('<QQQQ', self.map, at)
+            first, count, flags, mark = \
+                struct.unpack_from('<QQQQ', self.map, at)
             at += self.sector
             check(flags & ~(FLUSH | FUA | DISCARD) == 0 and mark == 0,
                   f'{path}: entry {number} has flags {flags:#x}, text of '
