@@ -260,3 +260,10 @@ uint64_t tt_segment_offset(const struct tt_super *super, uint64_t segment)
 {
     return super->segments_offset + segment * super->segment_size;
 }
+
+uint64_t tt_segment_at(const struct tt_super *super, uint64_t offset)
+{
+    return offset < super->segments_offset
+               ? 0
+               : (offset - super->segments_offset) / super->segment_size;
+}

@@ -312,11 +312,12 @@ static int does_not_fit(const struct reading *r, const struct tt_piece *p)
         tt_time_format(t, time);
     }
     return tt_fail(r->err, TT_EDAMAGED, EIO,
-                   "the journal is damaged at %" PRIu64 ": what record %" PRIu64
-                   " (%s) wrote to the disk at %" PRIu64 " (+%u) does not fit "
-                   "its checksum",
-                   p->at, p->record_seq, time, p->offset - p->skip,
-                   p->cell_length);
+                   "the journal is damaged at %" PRIu64 " in segment %" PRIu64
+                   ": what record %" PRIu64
+                   " (%s) wrote to the disk at %" PRIu64
+                   " (+%u) does not fit its checksum",
+                   p->at, tt_segment_at(&r->h->super, p->at), p->record_seq,
+                   time, p->offset - p->skip, p->cell_length);
 }
 
 static int read_source(const struct reading *r, uint64_t offset, void *buf,

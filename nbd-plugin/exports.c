@@ -1,14 +1,21 @@
 /*
- * Export names: which moment of which journal does a client ask for?
+ * Export names: which moment of which disk does a client ask for?
  *
- *     NAME@TIME    the journal called NAME at TIME
- *     @TIME        the same, if only one journal is served
- *     NAME, ""     the default moment: at=, else latest
+ *     NAME@TIME      the disk called NAME at TIME
+ *     NAME@T1..T2    the same at T2, and its holes are what did not change
+ *     @TIME          the same, if only one disk is served
+ *     NAME, ""       the default moment: at=, else latest; "": the first disk
  *
  * NAME is compared as a whole before the name is split, so it may itself hold
- * an '@', and TIME begins behind the '@' that follows it, so TIME may begin
- * with one ("vda@@1700000000.5").  Names that are not listed can be opened all
- * the same; the list only shows the moments that mean something.
+ * an '@' (the longest that fits is meant), and TIME begins behind the '@' that
+ * follows it, so TIME may begin with one ("vda@@1700000000.5").  Names that are
+ * not listed can be opened all the same; the list only shows the moments that
+ * mean something.
+ *
+ * A disk of a machine is MACHINE/NAME.  Its TIME is one of the machine: it is
+ * bound in the journal of every disk, and refused if one of them refuses it.  A
+ * mark may have been set in one journal only; then its time is what counts in
+ * the others.  Sequence numbers are of one journal and concern that disk alone.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -20,292 +27,650 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ttview.h"
 
 /* nbdkit fails the whole list if there are more */
 #define EXPORTS_MAX 10000
 
-/* ---- from a name to a view --------------------------------------------- */
+/* ---- the disks ------------------------------------------------------------ */
 
-static int no_such_export(const struct served_list *all, const char *name,
-                          struct tt_error *err)
+GPtrArray *serving_disks(struct serving *all)
 {
-    return tt_fail(err, TT_EINVAL, ENOENT,
-                   "no export \"%.200s\": names are %s@TIME or @TIME", name,
-                   all->list[0].name);
+    GPtrArray *disks;
+
+    pthread_mutex_lock(&all->lock);
+    disks = g_ptr_array_sized_new(all->disks->len);
+    for (guint i = 0; i < all->disks->len; i++) {
+        g_ptr_array_add(disks, g_ptr_array_index(all->disks, i));
+    }
+    pthread_mutex_unlock(&all->lock);
+    return disks;
 }
 
-int find_export(const struct served_list *all, const char *name,
-                struct served **ret_served, const char **ret_time,
-                struct tt_error *err)
+int served_journal(struct served *s, struct journal **ret, struct tt_error *err)
 {
-    if (name[0] == '\0') {
-        *ret_served = &all->list[0];
-        *ret_time = all->list[0].default_time;
-        return 0;
-    }
-    for (size_t i = 0; i < all->count; i++) {
-        struct served *s = &all->list[i];
-        size_t n = strlen(s->name);
+    struct journal *fresh;
+    int r = 0;
 
-        if (strncmp(name, s->name, n) || (name[n] && name[n] != '@')) {
+    pthread_mutex_lock(&s->lock);
+    if (!s->journal || journal_replaced(s->journal)) {
+        r = journal_open(s->path, s->disk, &fresh, err);
+        if (r == 0) {
+            journal_unref(s->journal);
+            s->journal = fresh;
+        }
+    }
+    if (r == 0) {
+        *ret = journal_ref(s->journal);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return r;
+}
+
+/* ---- from a TIME to a state ------------------------------------------------ */
+
+/* A journal with all that was appended to it. */
+static int fresh_journal(struct served *s, struct journal **ret,
+                         struct tt_error *err)
+{
+    int r = served_journal(s, ret, err);
+
+    if (r == 0) {
+        r = journal_refresh(*ret, err);
+        if (r < 0) {
+            journal_unref(*ret);
+        }
+    }
+    return r;
+}
+
+/*
+ * The time of a mark that @s itself does not have, but another disk of its
+ * machine.  Where several have it, the first one's counts.
+ */
+static char *time_of_mark(struct served *s, const char *mark)
+{
+    for (guint i = 0; i < s->machine->disks->len; i++) {
+        struct served *other = g_ptr_array_index(s->machine->disks, i);
+        struct journal *j;
+        int64_t time;
+        bool found;
+
+        if (served_journal(other, &j, NULL) < 0) {
             continue;
         }
-        *ret_served = s;
-        *ret_time = name[n] ? name + n + 1 : s->default_time;
-        return 0;
+        found = journal_mark(j, mark, &time);
+        journal_unref(j);
+        if (found) {
+            return other == s
+                       ? NULL
+                       : g_strdup_printf("@%" PRId64 ".%09" PRId64,
+                                         time / 1000000000, time % 1000000000);
+        }
     }
-    if (name[0] != '@' || all->count != 1) {
-        return no_such_export(all, name, err);
+    return NULL;
+}
+
+/* One end of a TIME, as the journal of @s knows it. */
+static char *own_time(struct served *s, const char *time)
+{
+    char *ret = NULL;
+
+    if (s->machine && g_str_has_prefix(time, "mark:")) {
+        ret = time_of_mark(s, time + strlen("mark:"));
     }
-    *ret_served = &all->list[0];
-    *ret_time = name + 1;
+    return ret ? ret : g_strdup(time);
+}
+
+static int bind_disk(const struct serving *all, struct served *s,
+                     const char *time, int64_t now, struct state *ret,
+                     struct tt_error *err)
+{
+    char **ends = g_strsplit(time, "..", 2);
+    struct journal *j;
+    int r = fresh_journal(s, &j, err);
+
+    if (r < 0) {
+        g_strfreev(ends);
+        return r;
+    }
+    for (char **end = ends; *end; end++) {
+        char *own = own_time(s, *end);
+
+        g_free(*end);
+        *end = own;
+    }
+    if (ends[0]) {
+        char *own = g_strjoinv("..", ends);
+
+        r = state_bind(j, own, all->zone, now, ret, err);
+        g_free(own);
+    } else {
+        r = state_bind(j, "", all->zone, now, ret, err);
+    }
+    g_strfreev(ends);
+    journal_unref(j);
+    return r;
+}
+
+static bool is_of_machine(const struct served *s, const char *time)
+{
+    return s->machine && s->machine->disks->len > 1 && !strstr(time, "seq:");
+}
+
+/* Binds @time in the others as well, and tells where. */
+static int bind_others(const struct serving *all, struct served *s,
+                       const char *time, int64_t now, char **ret_others,
+                       struct tt_error *err)
+{
+    GString *text = g_string_new("");
+
+    for (guint i = 0; i < s->machine->disks->len; i++) {
+        struct served *other = g_ptr_array_index(s->machine->disks, i);
+        struct tt_error why;
+        struct state state;
+        int ret;
+
+        if (other == s) {
+            continue;
+        }
+        ret = bind_disk(all, other, time, now, &state, &why);
+        if (ret < 0) {
+            g_string_free(text, TRUE);
+            return tt_fail(err, why.code, why.os_errno,
+                           "%s cannot be opened, as %s of the same machine "
+                           "cannot: %.800s",
+                           s->name, other->name, why.message);
+        }
+        g_string_append_printf(text, "; %s is at sequence number %" PRIu64,
+                               other->name, state.view.moment.seq);
+        state_clear(&state);
+    }
+    *ret_others = g_string_free(text, FALSE);
     return 0;
 }
 
-bool time_is_fixed(const char *text, const struct tt_moment *m)
+static int bind_time(const struct serving *all, struct served *s,
+                     const char *time, struct state *ret, char **ret_others,
+                     struct tt_error *err)
 {
-    return !m->latest && !m->future && text[0] != '-';
+    int64_t now = now_ns();
+    int r = bind_disk(all, s, time, now, ret, err);
+
+    *ret_others = NULL;
+    if (r == 0 && is_of_machine(s, time)) {
+        r = bind_others(all, s, time, now, ret_others, err);
+        if (r < 0) {
+            state_clear(ret);
+        }
+    }
+    if (r == 0 && !*ret_others) {
+        *ret_others = g_strdup("");
+    }
+    return r;
 }
 
-int set_default(const struct served_list *all, struct served *s,
-                struct tt_error *err)
-{
-    char buf[TT_TIME_SIZE];
-    const struct tt_moment *m = &s->default_view.moment;
-    int ret = tt_reader_bind(s->reader, all->at, all->zone, now_ns(),
-                             &s->default_view, err);
+/* ---- the default ------------------------------------------------------------ */
 
-    if (ret == 0) {
-        ret = tt_reader_check(s->reader, &s->default_view, err);
-    }
+static int out_of_memory(struct tt_error *err)
+{
+    return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+}
+
+int set_fallback(const struct serving *all, struct served *s,
+                 struct tt_error *err)
+{
+    struct state state;
+    char *others, *time;
+    int ret = bind_time(all, s, all->at, &state, &others, err);
+
     if (ret < 0) {
         return ret;
     }
-    s->default_fixed = !m->latest && !m->future;
-    if (s->default_fixed) {
-        snprintf(buf, sizeof(buf), "seq:%" PRIu64, m->seq);
-    } else if (m->future && m->has_time) {
-        tt_time_format(m->time, buf);
-    } else {
-        snprintf(buf, sizeof(buf), "latest");
+    g_free(others);
+    time = state_time(&state, false);
+    if (!time) {
+        state_clear(&state);
+        return out_of_memory(err);
     }
-    s->default_time = strdup(buf);
-    return s->default_time ? 0
-                           : tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+    /* Whatever the text was: this is bound once and for all. */
+    state.fixed = !state.moving;
+    pthread_mutex_lock(&s->lock);
+    state_clear(&s->fallback);
+    free(s->fallback_time);
+    s->fallback = state;
+    s->fallback_time = time;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
 }
 
-int bind_time(const struct served_list *all, struct served *s, const char *time,
-              struct tt_view *v, bool *ret_fixed, struct tt_error *err)
+/* False if what was bound at the start is of another journal, or moves. */
+static bool get_fallback(struct served *s, struct state *ret)
 {
-    int ret;
+    bool good;
 
-    if (s->default_fixed && !strcmp(time, s->default_time)) {
-        *v = s->default_view;
-        *ret_fixed = true;
+    pthread_mutex_lock(&s->lock);
+    good = s->fallback.journal && s->fallback.journal == s->journal &&
+           !s->fallback.moving;
+    if (good) {
+        state_copy(ret, &s->fallback);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return good;
+}
+
+/* What NAME alone means; g_free() it.  "latest" if at= could not be bound. */
+static char *fallback_time(struct served *s)
+{
+    char *time;
+
+    pthread_mutex_lock(&s->lock);
+    time = g_strdup(s->fallback_time ? s->fallback_time : "latest");
+    pthread_mutex_unlock(&s->lock);
+    return time;
+}
+
+static int open_fallback(const struct serving *all, struct served *s,
+                         struct state *ret, char **ret_others,
+                         struct tt_error *err)
+{
+    struct journal *now;
+    int r = served_journal(s, &now, err);
+    bool bound, replaced;
+    char *time;
+
+    if (r < 0) {
+        return r;
+    }
+    pthread_mutex_lock(&s->lock);
+    bound = s->fallback.journal != NULL;
+    replaced = s->fallback.journal != now;
+    pthread_mutex_unlock(&s->lock);
+    journal_unref(now);
+    if (bound && replaced) {
+        r = set_fallback(all, s, err);
+    }
+    if (r == 0 && get_fallback(s, ret)) {
+        *ret_others = g_strdup("");
         return 0;
     }
-    ret = tt_reader_refresh(s->reader, err);
-    if (ret == 0) {
-        ret = tt_reader_bind(s->reader, time, all->zone, now_ns(), v, err);
+    if (r == 0) {
+        time = fallback_time(s);
+        r = bind_time(all, s, bound ? time : all->at, ret, ret_others, err);
+        g_free(time);
     }
-    if (ret == 0) {
-        ret = tt_reader_check(s->reader, v, err);
+    return r;
+}
+
+/* ---- names ------------------------------------------------------------------- */
+
+/* Made fit for a line of a log: a name may be 4,096 bytes of anything. */
+static void quote(const char *name, char buf[static 128])
+{
+    size_t i = 0;
+
+    for (; name[i] && i < 100; i++) {
+        unsigned char c = (unsigned char)name[i];
+
+        buf[i] = c < 0x20 || c > 0x7e || c == '"' ? '?' : (char)c;
     }
-    *ret_fixed = ret == 0 && time_is_fixed(time, &v->moment);
+    strcpy(buf + i, name[i] ? "..." : "");
+}
+
+static int no_such_export(GPtrArray *disks, const char *name,
+                          struct tt_error *err)
+{
+    const struct served *first;
+    char q[128];
+
+    quote(name, q);
+    if (!disks->len) {
+        return tt_fail(err, TT_EINVAL, ENOENT,
+                       "no export \"%s\": there is no journal to serve yet", q);
+    }
+    first = g_ptr_array_index(disks, 0);
+    return tt_fail(
+        err, TT_EINVAL, ENOENT,
+        "no export \"%s\": names are %.200s@TIME or "
+        "%.200s@TIME..TIME%s%.200s%s",
+        q, first->name, first->name, disks->len > 1 ? ", or of " : "",
+        disks->len > 1 ? ((struct served *)g_ptr_array_index(disks, 1))->name
+                       : " (or without the name)",
+        disks->len > 2 ? " or others that are listed" : "");
+}
+
+/* The disk with the longest name that @name begins with, or NULL. */
+static struct served *match(GPtrArray *disks, const char *name)
+{
+    struct served *best = NULL;
+    size_t length = 0;
+
+    for (guint i = 0; i < disks->len; i++) {
+        struct served *s = g_ptr_array_index(disks, i);
+        size_t n = strlen(s->name);
+
+        if (!strncmp(name, s->name, n) && (!name[n] || name[n] == '@') &&
+            (!best || n > length)) {
+            best = s;
+            length = n;
+        }
+    }
+    return best;
+}
+
+/* *ret_time: in @name, or NULL for the default. */
+static int find_in(GPtrArray *disks, const char *name, struct served **ret_disk,
+                   const char **ret_time, struct tt_error *err)
+{
+    struct served *s = match(disks, name);
+    size_t n = 0;
+
+    if (s) {
+        n = strlen(s->name);
+    } else if (disks->len &&
+               (!name[0] || (name[0] == '@' && disks->len == 1))) {
+        s = g_ptr_array_index(disks, 0);
+    } else {
+        return no_such_export(disks, name, err);
+    }
+    *ret_disk = s;
+    *ret_time = name[n] ? name + n + 1 : NULL;
+    return 0;
+}
+
+/* What is not known may have come to a folder since. */
+static int find_export(struct serving *all, const char *name,
+                       struct served **ret_disk, const char **ret_time,
+                       struct tt_error *err)
+{
+    GPtrArray *disks = serving_disks(all);
+    int ret = find_in(disks, name, ret_disk, ret_time, err);
+
+    if (ret < 0 && all->folders->len) {
+        scan_folders(all, false);
+        g_ptr_array_unref(disks);
+        disks = serving_disks(all);
+        ret = find_in(disks, name, ret_disk, ret_time, err);
+    }
+    g_ptr_array_unref(disks);
     return ret;
 }
 
-/* ---- what a view is, in words ------------------------------------------ */
+/* ---- one export only ----------------------------------------------------------- */
 
-static bool count_disk(void *opaque, const struct tt_extent *ext)
+/* single= is a whole name, or a TIME if there is one disk. */
+int set_single(struct serving *all, struct tt_error *err)
 {
-    if (ext->kind == TT_EXTENT_DISK) {
-        *(uint64_t *)opaque += ext->length;
+    GPtrArray *disks = serving_disks(all);
+    struct served *s = match(disks, all->single);
+    const char *time = all->single;
+    char *others;
+    int ret;
+
+    if (s && all->single[strlen(s->name)]) {
+        time += strlen(s->name) + 1;
+    } else if (s) {
+        time = "latest";
+    } else if (disks->len == 1) {
+        s = g_ptr_array_index(disks, 0);
+    } else {
+        ret = tt_fail(err, TT_EINVAL, ENOENT,
+                      "single=%.200s: of %u disks, it must name one as "
+                      "NAME@TIME",
+                      all->single, disks->len);
+        g_ptr_array_unref(disks);
+        return ret;
     }
-    return true;
+    g_ptr_array_unref(disks);
+    ret = bind_time(all, s, time, &all->single_state, &others, err);
+    if (ret < 0) {
+        return ret;
+    }
+    g_free(others);
+    all->single_disk = s;
+    /* Whoever connects, and when: it stays the same. */
+    all->single_state.fixed = true;
+    all->single_name = g_strdup_printf("%s@%s", s->name, time);
+    all->single_time = state_time(&all->single_state, true);
+    return all->single_time ? 0 : out_of_memory(err);
 }
 
-static size_t gaps_before(const struct tt_history *h, uint64_t seq)
+static int open_single(struct serving *all, const char *name,
+                       struct served **ret_disk, struct state *ret,
+                       struct tt_error *err)
 {
-    size_t count, before = 0;
-    const struct tt_gap *gaps = tt_history_gaps(h, &count);
+    struct served *s = all->single_disk;
+    char *only = default_name(all);
+    bool good = !name[0] || !strcmp(name, only) || !strcmp(name, s->name) ||
+                !strcmp(name, all->single) || !strcmp(name, all->single_name);
+    char q[128];
+    int r = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        before += gaps[i].from_seq <= seq;
+    if (good) {
+        *ret_disk = s;
+        state_copy(ret, &all->single_state);
+    } else {
+        quote(name, q);
+        r = tt_fail(err, TT_EINVAL, ENOENT,
+                    "no export \"%s\": only \"%.500s\" is served (single=)", q,
+                    only);
     }
-    return before;
+    g_free(only);
+    return r;
 }
 
-char *describe_view(struct served *s, struct tt_view *v)
+int open_export(struct serving *all, const char *name, struct served **ret_disk,
+                struct state *ret_state, char **ret_others,
+                struct tt_error *err)
 {
-    const struct tt_moment *m = &v->moment;
-    const char *problem = tt_reader_disk_problem(s->reader);
-    bool provisional = tt_reader_provisional(s->reader, v);
-    const struct tt_history *h;
-    char last[TT_TIME_SIZE] = "", *text;
-    uint64_t disk = 0;
-    int64_t time;
-    size_t gaps;
+    const char *time;
+    int ret;
 
-    h = tt_reader_lock(s->reader);
-    if (tt_history_time(h, m->seq, &time)) {
-        tt_time_format(time, last);
+    if (all->single) {
+        ret = open_single(all, name, ret_disk, ret_state, err);
+        *ret_others = ret == 0 ? g_strdup("") : NULL;
+        return ret;
     }
-    gaps = gaps_before(h, m->seq);
-    tt_reader_unlock(s->reader);
-    if (tt_reader_extents(s->reader, v, 0, v->size, count_disk, &disk, NULL) <
-        0) {
-        return NULL;
+    ret = find_export(all, name, ret_disk, &time, err);
+    if (ret < 0) {
+        return ret;
     }
-    if (asprintf(&text,
-                 "%s at sequence number %" PRIu64 "%s%s, %s; %" PRIu64
-                 " of %" PRIu64 " bytes are on the live disk%s%s%s%s%s",
-                 s->name, m->seq, last[0] ? ", " : "", last,
-                 provisional ? "provisional (a power cut may still take it)"
-                             : "durable",
-                 disk, v->size,
-                 gaps ? "; there are gaps in the recording before it" : "",
-                 m->note[0] ? "; " : "", m->note,
-                 disk && problem[0] ? "; " : "", disk ? problem : "") < 0) {
-        return NULL;
-    }
-    return text;
+    return time ? bind_time(all, *ret_disk, time, ret_state, ret_others, err)
+                : open_fallback(all, *ret_disk, ret_state, ret_others, err);
 }
 
-/* ---- the list ---------------------------------------------------------- */
+char *default_name(struct serving *all)
+{
+    GPtrArray *disks;
+    char *name = NULL, *time;
+
+    if (all->single) {
+        return g_strdup_printf("%s@%s", all->single_disk->name,
+                               all->single_time);
+    }
+    disks = serving_disks(all);
+    if (disks->len) {
+        struct served *s = g_ptr_array_index(disks, 0);
+
+        time = fallback_time(s);
+        name = g_strdup_printf("%s@%s", s->name, time);
+        g_free(time);
+    }
+    g_ptr_array_unref(disks);
+    return name ? name : g_strdup("");
+}
+
+/* ---- the list -------------------------------------------------------------------- */
 
 /* Names to be listed, with what is said of each. */
 struct entry {
     char *name, *about;
 };
 
-struct entries {
-    struct entry *list;
-    size_t count, room;
-    bool failed;
+static void free_entry(gpointer p)
+{
+    struct entry *e = p;
+
+    g_free(e->name);
+    g_free(e->about);
+    g_free(e);
+}
+
+/* The entries of one disk */
+struct lister {
+    struct serving *all;
+    struct served *disk;
+    GPtrArray *entries; /* of struct entry */
+    guint room;         /* how many there may be */
+    GHashTable *marks;  /* of a machine: those that are listed already */
 };
 
-static void add_entry(struct entries *e, char *name, char *about)
+static bool add_entry(struct lister *l, const char *time, const char *about)
 {
-    if (e->count == e->room && e->room < EXPORTS_MAX) {
-        size_t room = e->room ? e->room * 2 : 64;
-        void *p = realloc(e->list, room * sizeof(*e->list));
+    struct entry *e;
 
-        if (p) {
-            e->list = p;
-            e->room = room;
+    if (l->entries->len >= l->room) {
+        return false;
+    }
+    e = g_new0(struct entry, 1);
+    e->name = g_strdup_printf("%s@%s", l->disk->name, time);
+    e->about = g_strdup(about);
+    g_ptr_array_add(l->entries, e);
+    return true;
+}
+
+static bool add_listed(void *opaque, const struct listed *entry)
+{
+    return add_entry(opaque, entry->time, entry->about);
+}
+
+/* A mark of any disk opens all disks, once. */
+static bool add_machine_mark(void *opaque, const struct listed *entry)
+{
+    struct lister *l = opaque;
+
+    if (!entry->name || g_hash_table_contains(l->marks, entry->name)) {
+        return true;
+    }
+    g_hash_table_add(l->marks, g_strdup(entry->name));
+    return add_entry(l, entry->time, entry->about);
+}
+
+static void list_machine_marks(struct lister *l)
+{
+    const GPtrArray *disks = l->disk->machine->disks;
+
+    l->marks = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    for (guint i = 0; i < disks->len; i++) {
+        struct journal *j;
+
+        if (served_journal(g_ptr_array_index(disks, i), &j, NULL) == 0) {
+            journal_list_marks(j, add_machine_mark, l);
+            journal_unref(j);
         }
     }
-    if (!name || !about || e->count == e->room) {
-        e->failed = true;
-        free(name);
-        free(about);
-        return;
-    }
-    e->list[e->count++] = (struct entry){ name, about };
+    g_hash_table_destroy(l->marks);
 }
 
-static char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *format(const char *fmt, ...)
+/* Clients stop at a name that is listed and cannot be opened. */
+static int usable_journal(struct served *s, struct journal **ret,
+                          struct tt_error *err)
 {
-    va_list ap;
-    char *text;
-    int n;
+    int r = fresh_journal(s, ret, err);
 
-    va_start(ap, fmt);
-    n = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    return n < 0 ? NULL : text;
-}
-
-/*
- * Marks, newest first, each name once.  A name that was given twice means
- * whatever the library says it means, or nothing: so it is asked.
- */
-static void add_marks(struct entries *e, const struct served *s,
-                      const struct tt_history *h)
-{
-    char time[TT_TIME_SIZE], text[TT_NAME_MAX + 8];
-    size_t count;
-    const struct tt_mark *marks = tt_history_marks(h, &count);
-
-    for (size_t i = count; i > 0 && e->count < EXPORTS_MAX - 2; i--) {
-        const struct tt_mark *mark = &marks[i - 1];
-        struct tt_moment m;
-
-        snprintf(text, sizeof(text), "mark:%s", mark->name);
-        if (tt_moment_resolve(h, text, NULL, 0, &m, NULL) < 0 ||
-            m.seq != mark->seq) {
-            continue;
+    if (r == 0) {
+        r = journal_usable(*ret, err);
+        if (r < 0) {
+            journal_unref(*ret);
         }
-        add_entry(e, format("%s@%s", s->name, text),
-                  format("mark at %s, sequence number %" PRIu64,
-                         tt_time_format(mark->time, time), mark->seq));
     }
+    return r;
 }
 
-/* Starts of sessions, newest first, by time where that is unique. */
-static void add_sessions(struct entries *e, const struct served *s,
-                         const struct tt_history *h)
+static int list_disk(struct lister *l, struct tt_error *err)
 {
-    size_t count;
-    const struct tt_session *list = tt_history_sessions(h, &count);
+    char *fallback = fallback_time(l->disk);
+    struct journal *j;
+    int ret = usable_journal(l->disk, &j, err);
 
-    for (size_t i = count; i > 0 && e->count < EXPORTS_MAX - 2; i--) {
-        const struct tt_session *t = &list[i - 1];
-        char time[TT_TIME_SIZE];
-        struct tt_moment m;
-        int64_t at;
-        bool unique;
+    if (ret == 0) {
+        if (strcmp(fallback, "latest")) {
+            char *about = g_strdup_printf("the default, at=%s", l->all->at);
 
-        if (!tt_history_time(h, t->seq, &at)) {
-            continue;
+            add_entry(l, fallback, about);
+            g_free(about);
         }
-        tt_time_format(at, time);
-        unique = tt_moment_resolve(h, time, NULL, 0, &m, NULL) == 0 &&
-                 m.seq == t->seq;
-        add_entry(e,
-                  unique ? format("%s@%s", s->name, time)
-                         : format("%s@seq:%" PRIu64, s->name, t->seq),
-                  format("session %" PRIu64 " of %s begins at %s, sequence "
-                         "number %" PRIu64,
-                         t->session,
-                         t->program && t->program[0] ? t->program
-                                                     : "an unnamed program",
-                         time, t->seq));
+        add_entry(l, "latest", "the newest state when it is opened");
+        if (l->disk->machine) {
+            list_machine_marks(l);
+        } else {
+            journal_list_marks(j, add_listed, l);
+        }
+        journal_list_sessions(j, add_listed, l);
+        journal_unref(j);
     }
+    g_free(fallback);
+    return ret;
 }
 
-int list_journal(const struct served_list *all, struct served *s,
-                 struct nbdkit_exports *exports)
+static int give_entries(const GPtrArray *entries,
+                        struct nbdkit_exports *exports)
 {
-    struct entries e = { 0 };
-    const struct tt_history *h;
+    for (guint i = 0; i < entries->len; i++) {
+        const struct entry *e = g_ptr_array_index(entries, i);
+
+        if (nbdkit_add_export(exports, e->name, e->about) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A journal that cannot be read costs its own entries. */
+static int list_disks(struct serving *all, GPtrArray *disks,
+                      struct nbdkit_exports *exports)
+{
+    guint left = EXPORTS_MAX;
     int ret = 0;
 
-    if (strcmp(s->default_time, "latest")) {
-        add_entry(&e, format("%s@%s", s->name, s->default_time),
-                  format("the default, at=%s", all->at));
-    }
-    add_entry(&e, format("%s@latest", s->name),
-              format("the newest state when it is opened"));
-    h = tt_reader_lock(s->reader);
-    add_marks(&e, s, h);
-    add_sessions(&e, s, h);
-    tt_reader_unlock(s->reader);
-    if (e.failed) {
-        nbdkit_error("out of memory");
-        ret = -1;
-    }
-    for (size_t i = 0; i < e.count; i++) {
-        if (ret == 0) {
-            ret = nbdkit_add_export(exports, e.list[i].name, e.list[i].about);
+    for (guint i = 0; i < disks->len && ret == 0 && left; i++) {
+        struct lister l = {
+            .all = all,
+            .disk = g_ptr_array_index(disks, i),
+            .entries = g_ptr_array_new_with_free_func(free_entry),
+            .room = left / (disks->len - i) ? left / (disks->len - i) : 1,
+        };
+        struct tt_error err;
+
+        if (l.disk->in_folder && access(l.disk->path, F_OK) < 0) {
+            nbdkit_debug("%s is not listed: it is gone", l.disk->name);
+        } else if (list_disk(&l, &err) < 0) {
+            nbdkit_error("%s is not listed: %s", l.disk->name, err.message);
         }
-        free(e.list[i].name);
-        free(e.list[i].about);
+        ret = give_entries(l.entries, exports);
+        left -= l.entries->len;
+        g_ptr_array_unref(l.entries);
     }
-    free(e.list);
+    return ret;
+}
+
+int list_exports(struct serving *all, struct nbdkit_exports *exports)
+{
+    GPtrArray *disks;
+    char *only;
+    int ret;
+
+    if (all->single) {
+        only = default_name(all);
+        ret = nbdkit_add_export(exports, only, "the only one (single=)");
+        g_free(only);
+        return ret;
+    }
+    scan_folders(all, false);
+    disks = serving_disks(all);
+    ret = list_disks(all, disks, exports);
+    g_ptr_array_unref(disks);
     return ret;
 }

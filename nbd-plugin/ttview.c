@@ -3,15 +3,14 @@
  *
  * nbdkit calls in this order: config for each parameter, config_complete,
  * get_ready (journals are read and at= is bound here: the last place whose
- * errors reach the user), fork, then for each client open … close.  open() may
- * be called more than once per client, so it only takes in what was appended
- * and looks up a time.
+ * errors reach the user), fork, after_fork, then for each client open … close,
+ * cleanup, unload.  open() may be called more than once per client, so it only
+ * takes in what was appended and looks up a time; after a fork a thread takes
+ * it in each second, so that little is left to do.
  *
- * Which bytes a view has is decided in journal/posix/reader.c; what export
- * names mean, in exports.c.  Here is only NBD.
+ * Here is only NBD: ttview.h says what is where.
  *
  * Invariants:
- * - What struct served_list holds does not change after the fork.
  * - There are no callbacks that write, so exports are read-only.
  * - Extents never reach beyond the request (CVE-2025-47711).
  *
@@ -22,33 +21,29 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "pool.h"
 #include "ttview.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* One answer about extents takes at most so many look-ups, the rest follows */
-#define LOOKUPS_MAX 65536
-
 /* -D ttview.lookup=1: shows which extents answer a read */
 NBDKIT_DLL_PUBLIC int ttview_debug_lookup = 0;
+/* -D ttview.time=1: shows how long exports take to open */
+NBDKIT_DLL_PUBLIC int ttview_debug_time = 0;
 
-/* What the user asked for */
-static struct {
-    char *journal, *disk, *at, *tz, *name;
-} config;
-
-static struct served_list served;
-static struct tt_zone *zone;
+static struct serving serving;
 
 struct handle {
-    struct served *served;
-    struct tt_view view;
-    bool fixed; /* the name means this moment whenever it is opened */
+    struct served *disk;
+    struct state state;
+    char *others;     /* where the other disks of the machine are */
+    atomic_bool cold; /* the last long read had to wait for the medium */
 };
 
 int64_t now_ns(void)
@@ -59,7 +54,28 @@ int64_t now_ns(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-void report(const struct tt_error *err, int os_errno)
+static int64_t elapsed_us(const struct timespec *since)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - since->tv_sec) * 1000000 +
+           (now.tv_nsec - since->tv_nsec) / 1000;
+}
+
+void warn(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    fputs("nbdkit: ttview: warning: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+/* One line to the user's log, and an errno that NBD knows to the client. */
+static void report(const struct tt_error *err, int os_errno)
 {
     nbdkit_error("%s", err->message);
     nbdkit_set_error(os_errno);
@@ -67,138 +83,22 @@ void report(const struct tt_error *err, int os_errno)
 
 /* ---- configuration ----------------------------------------------------- */
 
-static int set_once(const char *key, char **ret, char *value)
-{
-    if (!value) {
-        return -1; /* nbdkit has said why */
-    }
-    if (*ret) {
-        nbdkit_error("%s= may be given only once", key);
-        free(value);
-        return -1;
-    }
-    *ret = value;
-    return 0;
-}
-
-static char *copy(const char *value)
-{
-    char *ret = strdup(value);
-
-    if (!ret) {
-        nbdkit_error("out of memory");
-    }
-    return ret;
-}
-
-/* A socket must still be found after the server has gone to /. */
-static int check_uri(const char *uri)
-{
-    const char *query = strchr(uri, '?');
-    const char *socket = query ? strstr(query, "socket=") : NULL;
-
-    if (socket && strncmp(socket + 7, "/", 1) && strncmp(socket + 7, "%2", 2)) {
-        nbdkit_error("disk=%s: the socket must be an absolute path", uri);
-        return -1;
-    }
-    return 0;
-}
-
-static int set_disk(const char *value)
-{
-    if (tt_disk_is_uri(value)) {
-        return check_uri(value) < 0
-                   ? -1
-                   : set_once("disk", &config.disk, copy(value));
-    }
-    return set_once("disk", &config.disk, nbdkit_absolute_path(value));
-}
-
-static int set_journal(const char *value)
-{
-    const char *base = strrchr(value, '/');
-    size_t n;
-
-    if (set_once("journal", &config.journal, nbdkit_absolute_path(value))) {
-        return -1;
-    }
-    base = base ? base + 1 : value;
-    n = strlen(base);
-    if (n > 4 && !strcmp(base + n - 4, ".ttj")) {
-        n -= 4;
-    }
-    served.list = calloc(1, sizeof(*served.list));
-    if (!served.list || !(served.list[0].name = strndup(base, n))) {
-        nbdkit_error("out of memory");
-        return -1;
-    }
-    served.count = 1;
-    return 0;
-}
-
 static int ttview_config(const char *key, const char *value)
 {
-    if (value[0] == '\0') {
-        nbdkit_error("%s= needs a value", key);
-        return -1;
-    }
-    if (!strcmp(key, "journal")) {
-        return set_journal(value);
-    }
-    if (!strcmp(key, "disk")) {
-        return set_disk(value);
-    }
-    if (!strcmp(key, "at")) {
-        return set_once(key, &config.at, copy(value));
-    }
-    if (!strcmp(key, "tz")) {
-        return set_once(key, &config.tz, copy(value));
-    }
-    if (!strcmp(key, "name")) {
-        return set_once(key, &config.name, copy(value));
-    }
-    nbdkit_error("unknown parameter %s=: there are journal=, at=, disk=, tz= "
-                 "and name=",
-                 key);
-    return -1;
+    return config_set(&serving, key, value);
 }
 
 static int ttview_config_complete(void)
 {
-    struct tt_error err;
-
-    if (!config.journal) {
-        nbdkit_error("journal=FILE is missing: which journal is to be served?");
-        return -1;
-    }
-    if (tt_zone_open(config.tz, &zone, &err) < 0) {
-        nbdkit_error("%s", err.message);
-        return -1;
-    }
-    served.zone = zone;
-    served.at = config.at ? config.at : "latest";
-    if (config.name) {
-        free(served.list[0].name);
-        served.list[0].name = config.name;
-        config.name = NULL;
-    }
-    served.list[0].path = config.journal;
-    config.journal = NULL;
-    return 0;
+    return config_complete(&serving);
 }
-
-#define ttview_config_help                                                     \
-    "journal=<FILE>     (required) The journal to serve.\n"                    \
-    "at=<TIME>          The moment of the default export (default latest).\n"  \
-    "disk=<PATH|URI>    The live disk, if not as recorded.\n"                  \
-    "tz=<ZONE>          The zone of times that are given without one.\n"       \
-    "name=<NAME>        The journal's name in NAME@TIME (default FILE).\n"
 
 static void ttview_dump_plugin(void)
 {
     printf("ttview_format_version=%d\n", TT_FORMAT_VERSION);
     printf("ttview_time_forms=latest seq:N mark:NAME RFC3339 "
            "@SECONDS[.FRACTION] -DURATION\n");
+    printf("ttview_parameters=journal machine dir at single disk tz name\n");
 #ifdef HAVE_LIBNBD
     printf("ttview_disk_uri=yes\n");
 #else
@@ -208,63 +108,174 @@ static void ttview_dump_plugin(void)
 
 /* ---- start and end ----------------------------------------------------- */
 
-/* For what is worth knowing and no error; -f or not, stderr is still there. */
-static void warn(const char *text)
+static int open_journal(struct served *s, struct tt_error *err)
 {
-    fprintf(stderr, "nbdkit: ttview: warning: %s\n", text);
+    struct journal *j;
+    int ret = served_journal(s, &j, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (journal_warning(j)[0]) {
+        warn("%s", journal_warning(j));
+    }
+    journal_unref(j);
+    return 0;
 }
 
 static int start(struct served *s, struct tt_error *err)
 {
-    int ret = tt_reader_open(s->path, config.disk, &s->reader, err);
+    int ret = set_fallback(&serving, s, err);
 
+    if (ret < 0 && s->in_folder) {
+        warn("\"%s\" alone is no export: %s", s->name, err->message);
+        return 0;
+    }
+    if (ret == 0 && s->fallback.view.moment.note[0]) {
+        warn("%s", s->fallback.view.moment.note);
+    }
     if (ret == 0) {
-        ret = set_default(&served, s, err);
+        nbdkit_debug("%s: the default export is %s@%s", s->path, s->name,
+                     s->fallback_time);
     }
-    if (ret < 0) {
-        return ret;
+    return ret;
+}
+
+/* A mark may be in any journal of a machine, so all are opened first. */
+static int start_all(struct tt_error *err)
+{
+    GPtrArray *disks = serving_disks(&serving);
+    int ret = 0;
+
+    for (guint i = 0; i < disks->len && ret == 0; i++) {
+        ret = open_journal(g_ptr_array_index(disks, i), err);
     }
-    if (tt_reader_disk(s->reader) && tt_reader_disk_problem(s->reader)[0]) {
-        warn(tt_reader_disk_problem(s->reader));
+    for (guint i = 0; i < disks->len && ret == 0 && !serving.single; i++) {
+        ret = start(g_ptr_array_index(disks, i), err);
     }
-    if (s->default_view.moment.note[0]) {
-        warn(s->default_view.moment.note);
+    g_ptr_array_unref(disks);
+    if (ret == 0 && serving.single) {
+        ret = set_single(&serving, err);
     }
-    nbdkit_debug("%s: the default export is %s@%s", s->path, s->name,
-                 s->default_time);
-    return 0;
+    return ret;
 }
 
 static int ttview_get_ready(void)
 {
     struct tt_error err;
 
-    for (size_t i = 0; i < served.count; i++) {
-        if (start(&served.list[i], &err) < 0) {
-            nbdkit_error("%s", err.message);
-            return -1;
-        }
+    scan_folders(&serving, true);
+    if (start_all(&err) < 0) {
+        nbdkit_error("%s", err.message);
+        return -1;
+    }
+    if (serving.single && serving.single_state.view.moment.note[0]) {
+        warn("%s", serving.single_state.view.moment.note);
     }
     return 0;
 }
 
 static void ttview_unload(void)
 {
-    for (size_t i = 0; i < served.count; i++) {
-        struct served *s = &served.list[i];
+    config_free(&serving);
+}
 
-        tt_reader_close(s->reader);
-        free(s->name);
-        free(s->path);
-        free(s->default_time);
+/* ---- following --------------------------------------------------------- */
+
+/* Takes in what is appended, so that whoever opens an export finds it done. */
+static struct {
+    pthread_t thread;
+    bool running;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool end; /* protected by lock */
+} follower = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+#define FOLLOW_SECONDS 1
+
+static void follow_all(void)
+{
+    GPtrArray *disks = serving_disks(&serving);
+
+    for (guint i = 0; i < disks->len; i++) {
+        struct served *s = g_ptr_array_index(disks, i);
+        struct journal *j = NULL;
+
+        pthread_mutex_lock(&s->lock);
+        if (s->journal) {
+            j = journal_ref(s->journal);
+        }
+        pthread_mutex_unlock(&s->lock);
+        if (j) {
+            journal_follow(j);
+            journal_unref(j);
+        }
     }
-    free(served.list);
-    tt_zone_close(zone);
-    free(config.journal);
-    free(config.disk);
-    free(config.at);
-    free(config.tz);
-    free(config.name);
+    g_ptr_array_unref(disks);
+}
+
+static void *follow(void *unused)
+{
+    struct timespec until;
+
+    (void)unused;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    pthread_mutex_lock(&follower.lock);
+    while (!follower.end) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        until.tv_sec = now.tv_sec + FOLLOW_SECONDS;
+        until.tv_nsec = now.tv_nsec;
+        while (!follower.end &&
+               pthread_cond_timedwait(&follower.cond, &follower.lock, &until) !=
+                   ETIMEDOUT) {
+        }
+        if (!follower.end) {
+            pthread_mutex_unlock(&follower.lock);
+            follow_all();
+            pthread_mutex_lock(&follower.lock);
+        }
+    }
+    pthread_mutex_unlock(&follower.lock);
+    return NULL;
+}
+
+static int ttview_after_fork(void)
+{
+    pthread_condattr_t attr;
+    int ret;
+
+    pool_start();
+    if (serving.single) {
+        return 0; /* nothing is opened any more */
+    }
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&follower.cond, &attr);
+    pthread_condattr_destroy(&attr);
+    ret = pthread_create(&follower.thread, NULL, follow, NULL);
+    if (ret) {
+        nbdkit_error("cannot start a thread: %s", strerror(ret));
+        return -1;
+    }
+    follower.running = true;
+    return 0;
+}
+
+static void ttview_cleanup(void)
+{
+    pool_end();
+    if (!follower.running) {
+        return;
+    }
+    pthread_mutex_lock(&follower.lock);
+    follower.end = true;
+    pthread_cond_signal(&follower.cond);
+    pthread_mutex_unlock(&follower.lock);
+    pthread_join(follower.thread, NULL);
+    pthread_cond_destroy(&follower.cond);
+    follower.running = false;
 }
 
 /* ---- exports ----------------------------------------------------------- */
@@ -273,26 +284,17 @@ static int ttview_list_exports(int readonly, int is_tls,
                                struct nbdkit_exports *exports)
 {
     (void)readonly, (void)is_tls;
-    for (size_t i = 0; i < served.count; i++) {
-        struct tt_error err;
-
-        if (tt_reader_refresh(served.list[i].reader, &err) < 0) {
-            report(&err, EIO);
-            return -1;
-        }
-        if (list_journal(&served, &served.list[i], exports) < 0) {
-            return -1;
-        }
-    }
-    return 0;
+    return list_exports(&serving, exports);
 }
 
 static const char *ttview_default_export(int readonly, int is_tls)
 {
-    const struct served *s = &served.list[0];
+    char *name = default_name(&serving);
+    const char *ret = nbdkit_strdup_intern(name);
 
     (void)readonly, (void)is_tls;
-    return nbdkit_printf_intern("%s@%s", s->name, s->default_time);
+    g_free(name);
+    return ret;
 }
 
 /* To a client an export that cannot be made does not exist. */
@@ -311,11 +313,25 @@ static int open_errno(const struct tt_error *err)
     }
 }
 
+static void show_open(const struct handle *h, const char *name,
+                      const struct timespec *began)
+{
+    const struct tt_moment *m = &h->state.view.moment;
+
+    nbdkit_debug("export \"%s\" is %s at sequence number %" PRIu64 "%s%s%s%s",
+                 name, h->disk->name, m->seq,
+                 m->provisional ? ", provisional" : "", m->note[0] ? "; " : "",
+                 m->note, h->others);
+    if (ttview_debug_time) {
+        nbdkit_debug("it took %" PRId64 " us to open", elapsed_us(began));
+    }
+}
+
 static void *ttview_open(int readonly)
 {
     const char *name = nbdkit_export_name();
     struct handle *h = calloc(1, sizeof(*h));
-    const char *time;
+    struct timespec began;
     struct tt_error err;
 
     (void)readonly;
@@ -324,30 +340,35 @@ static void *ttview_open(int readonly)
         free(h);
         return NULL;
     }
-    if (find_export(&served, name, &h->served, &time, &err) < 0 ||
-        bind_time(&served, h->served, time, &h->view, &h->fixed, &err) < 0) {
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    if (open_export(&serving, name, &h->disk, &h->state, &h->others, &err) <
+        0) {
         report(&err, open_errno(&err));
         free(h);
         return NULL;
     }
-    nbdkit_debug("export \"%s\" is %s at sequence number %" PRIu64 "%s%s%s",
-                 name, h->served->name, h->view.moment.seq,
-                 h->view.moment.provisional ? ", provisional" : "",
-                 h->view.moment.note[0] ? "; " : "", h->view.moment.note);
+    show_open(h, name, &began);
     return h;
 }
 
 static void ttview_close(void *handle)
 {
-    free(handle);
+    struct handle *h = handle;
+
+    state_clear(&h->state);
+    g_free(h->others);
+    free(h);
 }
 
 static const char *ttview_export_description(void *handle)
 {
     struct handle *h = handle;
-    char *text = describe_view(h->served, &h->view);
-    const char *ret = text ? nbdkit_strdup_intern(text) : NULL;
+    char *text = state_describe(&h->state, h->disk->name);
+    const char *ret = NULL;
 
+    if (text) {
+        ret = nbdkit_printf_intern("%s%.2000s", text, h->others);
+    }
     free(text);
     return ret;
 }
@@ -356,14 +377,20 @@ static int64_t ttview_get_size(void *handle)
 {
     struct handle *h = handle;
 
-    return (int64_t)h->view.size; /* at most TT_DISK_SIZE_MAX */
+    return (int64_t)h->state.view.size; /* at most TT_DISK_SIZE_MAX */
 }
 
 static int ttview_can_multi_conn(void *handle)
 {
     struct handle *h = handle;
 
-    return h->fixed;
+    return h->state.fixed;
+}
+
+static int ttview_can_cache(void *handle)
+{
+    (void)handle;
+    return NBDKIT_CACHE_NATIVE;
 }
 
 static int ttview_block_size(void *handle, uint32_t *minimum,
@@ -378,74 +405,58 @@ static int ttview_block_size(void *handle, uint32_t *minimum,
 
 /* ---- reading ----------------------------------------------------------- */
 
-static bool show_extent(void *opaque, const struct tt_extent *ext)
-{
-    static const char *const kinds[] = { "journal", "zero", "disk", "damaged" };
-
-    (void)opaque;
-    nbdkit_debug("lookup: %" PRIu64 "+%" PRIu64 ": %s, sequence number %" PRIu64
-                 ", in the journal at %" PRIu64,
-                 ext->offset, ext->length, kinds[ext->kind], ext->record_seq,
-                 ext->place);
-    return true;
-}
-
 static int ttview_pread(void *handle, void *buf, uint32_t count,
                         uint64_t offset, uint32_t flags)
 {
     struct handle *h = handle;
     struct tt_error err;
-    int ret = 0;
 
     (void)flags;
     if (ttview_debug_lookup) {
-        ret = tt_reader_extents(h->served->reader, &h->view, offset, count,
-                                show_extent, NULL, &err);
+        state_debug(&h->state, offset, count);
     }
-    if (ret == 0) {
-        ret = tt_reader_read(h->served->reader, &h->view, offset, buf, count,
-                             &err);
-    }
-    if (ret < 0) {
+    if (pool_read(&h->state, &h->cold, offset, buf, count, &err) < 0) {
         report(&err, err.code == TT_ENOMEM ? ENOMEM : EIO);
         return -1;
     }
     return 0;
 }
 
-struct extents {
-    struct nbdkit_extents *list;
-    unsigned left; /* look-ups that may still be made */
-    int ret;
-};
-
-static bool add_extent(void *opaque, const struct tt_extent *ext)
+/* What cannot be read is found out by who reads it. */
+static int ttview_cache(void *handle, uint32_t count, uint64_t offset,
+                        uint32_t flags)
 {
-    struct extents *e = opaque;
-    uint32_t type = ext->kind == TT_EXTENT_ZERO
-                        ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO
-                        : 0;
+    struct handle *h = handle;
 
-    e->ret = nbdkit_add_extent(e->list, ext->offset, ext->length, type);
-    return e->ret == 0 && --e->left > 0;
+    (void)flags;
+    pool_prefetch(&h->state, offset, count);
+    return 0;
+}
+
+static int add_extent(void *opaque, uint64_t offset, uint64_t length,
+                      enum piece_kind kind)
+{
+    static const uint32_t types[] = {
+        [PIECE_DATA] = 0,
+        [PIECE_ZERO] = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO,
+        [PIECE_SAME] = NBDKIT_EXTENT_HOLE,
+    };
+
+    return nbdkit_add_extent(opaque, offset, length, types[kind]);
 }
 
 static int ttview_extents(void *handle, uint32_t count, uint64_t offset,
                           uint32_t flags, struct nbdkit_extents *list)
 {
     struct handle *h = handle;
-    struct extents e = {
-        .list = list,
-        .left = flags & NBDKIT_FLAG_REQ_ONE ? 1 : LOOKUPS_MAX,
-    };
-    struct tt_error err;
+    struct tt_error err = { 0 };
+    int ret = state_map(&h->state, offset, count, flags & NBDKIT_FLAG_REQ_ONE,
+                        add_extent, list, &err);
 
-    if (tt_reader_extents(h->served->reader, &h->view, offset, count,
-                          add_extent, &e, &err) < 0) {
+    if (ret < 0 && err.code) {
         report(&err, EIO);
-        return -1;
     }
-    return e.ret;
+    return ret < 0 ? -1 : 0;
 }
 
 static int ttview_can_extents(void *handle)
@@ -462,9 +473,11 @@ static struct nbdkit_plugin plugin = {
     .magic_config_key = "journal",
     .config = ttview_config,
     .config_complete = ttview_config_complete,
-    .config_help = ttview_config_help,
+    .config_help = config_help,
     .dump_plugin = ttview_dump_plugin,
     .get_ready = ttview_get_ready,
+    .after_fork = ttview_after_fork,
+    .cleanup = ttview_cleanup,
     .unload = ttview_unload,
     .list_exports = ttview_list_exports,
     .default_export = ttview_default_export,
@@ -473,9 +486,11 @@ static struct nbdkit_plugin plugin = {
     .export_description = ttview_export_description,
     .get_size = ttview_get_size,
     .can_multi_conn = ttview_can_multi_conn,
+    .can_cache = ttview_can_cache,
     .can_extents = ttview_can_extents,
     .block_size = ttview_block_size,
     .pread = ttview_pread,
+    .cache = ttview_cache,
     .extents = ttview_extents,
     .errno_is_preserved = 1,
 };

@@ -113,6 +113,8 @@ int tt_super_read(const struct tt_source *src, struct tt_super *ret_super,
                   unsigned *ret_damaged, struct tt_error *err);
 
 uint64_t tt_segment_offset(const struct tt_super *super, uint64_t segment);
+/* The number of the segment that the byte at @offset lies in. */
+uint64_t tt_segment_at(const struct tt_super *super, uint64_t offset);
 
 /* ---- frames and records ------------------------------------------------ */
 

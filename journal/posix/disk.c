@@ -449,3 +449,25 @@ int tt_disk_read(struct tt_disk *d, uint64_t offset, void *buf, size_t length,
                                        length, err)
                    : read_nbd(d, offset, buf, length, err);
 }
+
+/* The system knows holes of files; what another server knows is not asked. */
+bool tt_disk_zero(const struct tt_disk *d, uint64_t offset, uint64_t length,
+                  uint64_t *ret_run)
+{
+    uint64_t data, hole;
+
+    *ret_run = length;
+    if (!d->file) {
+        return false;
+    }
+    data = d->file->source.next_data(d->file, offset);
+    if (data > offset) {
+        *ret_run = data - offset < length ? data - offset : length;
+        return true;
+    }
+    hole = tt_file_next_hole(d->file, offset);
+    if (hole > offset && hole - offset < length) {
+        *ret_run = hole - offset;
+    }
+    return false;
+}

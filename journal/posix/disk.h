@@ -36,6 +36,13 @@ bool tt_disk_modified(const struct tt_disk *d, int64_t *ret_time);
 int tt_disk_read(struct tt_disk *d, uint64_t offset, void *buf, size_t length,
                  struct tt_error *err);
 
+/*
+ * Does the disk read as zeroes at @offset, as far as can be told without
+ * reading?  *ret_run: how far, of @length at most, that answer holds.
+ */
+bool tt_disk_zero(const struct tt_disk *d, uint64_t offset, uint64_t length,
+                  uint64_t *ret_run);
+
 /* ---- for who writes to a disk's file (target.c) -------------------------- */
 
 /* Refuses what begins like an image of another format, or a journal. */

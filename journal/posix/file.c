@@ -99,6 +99,16 @@ static uint64_t file_next_data(void *opaque, uint64_t offset)
     return (uint64_t)data;
 }
 
+uint64_t tt_file_next_hole(const struct tt_file *f, uint64_t offset)
+{
+    off_t hole = -1;
+
+    if (offset <= INT64_MAX) {
+        hole = lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    }
+    return hole < 0 ? UINT64_MAX : (uint64_t)hole;
+}
+
 int tt_open_quietly(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOATIME | O_NONBLOCK);

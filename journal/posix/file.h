@@ -30,6 +30,9 @@ int tt_file_name_error(const char *path, int r, struct tt_error *err);
 /* Asks the system again how large the file is. */
 int tt_file_update_size(struct tt_file *f, struct tt_error *err);
 
+/* The first hole at or behind @offset, or UINT64_MAX. */
+uint64_t tt_file_next_hole(const struct tt_file *f, uint64_t offset);
+
 /* Reads through @fd, which stays the caller's; @path must outlive *f. */
 void tt_file_wrap(struct tt_file *f, int fd, const char *path, uint64_t size);
 

@@ -29,6 +29,16 @@ struct tt_reader {
     struct past *past;           /* protected by lock, what it holds too */
     _Atomic uint64_t generation; /* written with the lock held for writing */
 
+    /*
+     * What was known to be durable can only be missing from a journal that was
+     * cut short or exchanged for another: then pre-images are missing, too, and
+     * the live disk does not fit what is left.
+     */
+    uint64_t durable_seq; /* protected by lock, like what follows */
+    bool has_durable_frame;
+    uint64_t durable_offset, durable_chain; /* of a frame up to there */
+    _Atomic bool cut; /* written with the lock held for writing */
+
     pthread_mutex_t reload; /* taken before lock */
     unsigned mended;        /* times the index was damaged; with reload */
     unsigned pause;         /* steps to leave out; with reload */

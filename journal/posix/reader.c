@@ -52,6 +52,8 @@
 #define TRIES 4u
 /* So often an index is mended; then the disk that it is on is not trusted */
 #define MENDED_MAX 8u
+/* How many frames that are not durable are passed to find one that is */
+#define BACK_MAX 64
 /* Steps that the follower leaves out at most after the index failed */
 #define PAUSE_MAX 256u
 
@@ -127,6 +129,67 @@ static int past_read(struct tt_reader *r, struct tt_index_set *set,
     return 0;
 }
 
+static bool read_frame(const struct past *p, uint64_t offset,
+                       struct tt_frame *ret_frame)
+{
+    uint8_t head[TT_HEAD_MAX];
+
+    return tt_frame_read(tt_history_super(p->history), &p->file.source, offset,
+                         head, ret_frame, NULL) > 0;
+}
+
+/*
+ * Goes one frame back.  False if that one is not whole or not the one that *f
+ * followed (damage), or if *f is the first.
+ */
+static bool step_back(const struct past *p, struct tt_frame *f)
+{
+    struct tt_frame prev;
+
+    if (!f->prev_offset || f->prev_offset >= f->offset ||
+        !read_frame(p, f->prev_offset, &prev) || prev.own_chain != f->chain) {
+        return false;
+    }
+    *f = prev;
+    return true;
+}
+
+/* Unless it was cut: remembers what is durable, by a frame near its end. */
+static void note_durable(struct tt_reader *r)
+{
+    const struct tt_scan *end = tt_history_end(r->past->history);
+    struct tt_frame f = end->last;
+
+    if (r->cut) {
+        return;
+    }
+    r->durable_seq = end->durable_seq;
+    for (int i = 0; i < BACK_MAX && !end->empty; i++) {
+        if (tt_frame_last_seq(&f) <= end->durable_seq) {
+            r->has_durable_frame = true;
+            r->durable_offset = f.offset;
+            r->durable_chain = f.own_chain;
+            break;
+        }
+        if (!step_back(r->past, &f)) {
+            break;
+        }
+    }
+}
+
+/* Is what was durable still there? */
+static bool keeps_durable(const struct tt_reader *r)
+{
+    const struct past *p = r->past;
+    struct tt_frame f;
+
+    if (tt_history_end(p->history)->last_seq < r->durable_seq) {
+        return false;
+    }
+    return !r->has_durable_frame || (read_frame(p, r->durable_offset, &f) &&
+                                     f.own_chain == r->durable_chain);
+}
+
 /* Puts @p, which it takes, in the place of the present one. */
 static int past_install(struct tt_reader *r, struct past *p,
                         struct tt_error *err)
@@ -144,6 +207,8 @@ static int past_install(struct tt_reader *r, struct past *p,
         old = r->past;
         r->past = p;
         atomic_fetch_add(&r->generation, 1);
+        atomic_store(&r->cut, !keeps_durable(r));
+        note_durable(r);
     }
     pthread_rwlock_unlock(&r->lock);
     past_free(old);
@@ -365,6 +430,7 @@ static int peek(struct tt_reader *r, bool *ret_grown, struct tt_error *err)
         return ret;
     }
     ret = tt_scan_follow(tt_history_super(h), &file.source, &ops, &scan, err);
+    *ret_grown |= file.source.size != r->past->file.source.size;
     return *ret_grown ? 0 : ret;
 }
 
@@ -375,9 +441,14 @@ static int take_in(struct tt_reader *r, struct tt_error *err)
     bool grown;
     int ret = tt_file_update_size(&p->file, err);
 
-    return ret < 0
-               ? ret
-               : tt_history_refresh(p->history, &p->file.source, &grown, err);
+    if (ret == 0) {
+        ret = tt_history_refresh(p->history, &p->file.source, &grown, err);
+    }
+    if (ret == 0 && (!r->cut || keeps_durable(r))) {
+        atomic_store(&r->cut, false);
+        note_durable(r);
+    }
+    return ret;
 }
 
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err)
@@ -488,33 +559,14 @@ const char *tt_reader_disk_problem(const struct tt_reader *r)
     return r->problem;
 }
 
+bool tt_reader_disk_zero(const struct tt_reader *r, uint64_t offset,
+                         uint64_t length, uint64_t *ret_run)
+{
+    *ret_run = length;
+    return r->disk && !r->cut && tt_disk_zero(r->disk, offset, length, ret_run);
+}
+
 /* ---- which history a view is of ---------------------------------------- */
-
-static bool read_frame(struct tt_reader *r, uint64_t offset,
-                       struct tt_frame *ret_frame)
-{
-    uint8_t head[TT_HEAD_MAX];
-
-    return tt_frame_read(tt_history_super(r->past->history),
-                         &r->past->file.source, offset, head, ret_frame,
-                         NULL) > 0;
-}
-
-/*
- * Goes one frame back.  False if that one is not whole or not the one that *f
- * followed (damage), or if *f is the first.
- */
-static bool step_back(struct tt_reader *r, struct tt_frame *f)
-{
-    struct tt_frame prev;
-
-    if (!f->prev_offset || f->prev_offset >= f->offset ||
-        !read_frame(r, f->prev_offset, &prev) || prev.own_chain != f->chain) {
-        return false;
-    }
-    *f = prev;
-    return true;
-}
 
 /*
  * Finds the frame that @v hangs on: of a durable view the last durable frame,
@@ -531,7 +583,7 @@ static void find_anchor(struct tt_reader *r, struct tt_view *v)
         return;
     }
     while (tt_frame_last_seq(&f) > end->durable_seq &&
-           f.first_seq > v->moment.seq && step_back(r, &f)) {
+           f.first_seq > v->moment.seq && step_back(r->past, &f)) {
     }
     v->anchor_offset = f.offset;
     v->anchor_chain = f.own_chain;
@@ -551,11 +603,11 @@ static bool anchor_found(struct tt_reader *r, const struct tt_view *v)
         return false;
     }
     if (v->anchor_durable) {
-        return read_frame(r, v->anchor_offset, &f) &&
+        return read_frame(r->past, v->anchor_offset, &f) &&
                f.own_chain == v->anchor_chain;
     }
     while (f.offset != v->anchor_offset) {
-        if (!step_back(r, &f)) {
+        if (!step_back(r->past, &f)) {
             return false;
         }
     }

@@ -61,6 +61,14 @@ const char *tt_reader_disk(const struct tt_reader *r);
 const char *tt_reader_disk_problem(const struct tt_reader *r);
 
 /*
+ * Does the live disk (false if there is none) read as zeroes at @offset just
+ * now?  As in tt_disk_zero().  Look up again afterwards: a block that has a
+ * version then may have been overwritten before the disk was asked.
+ */
+bool tt_reader_disk_zero(const struct tt_reader *r, uint64_t offset,
+                         uint64_t length, uint64_t *ret_run);
+
+/*
  * A past state.  It is bound to the frame that ends it, not only to a
  * sequence number: a power cut may take the undurable end of a journal, and a
  * later session then uses its numbers again.

@@ -38,33 +38,53 @@ static int no_disk(struct tt_reader *r, uint64_t offset, struct tt_error *err)
     return tt_fail(err, TT_ENODISK, ENXIO,
                    "%s: the block at %" PRIu64 " was never overwritten and is "
                    "only on the live disk: %s",
-                   r->file->path, offset, r->problem);
+                   r->file->path, offset,
+                   r->cut ? "but the journal was cut short or replaced since "
+                            "it was opened, and the disk no longer fits it"
+                          : r->problem);
+}
+
+/* The damage that the record @seq was lost to, or NULL. */
+static const struct tt_damage *find_damage(const struct past *past,
+                                           uint64_t seq)
+{
+    size_t count;
+    const struct tt_damage *d = tt_history_damages(past->history, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (d[i].first_seq <= seq && seq <= d[i].last_seq) {
+            return &d[i];
+        }
+    }
+    return NULL;
 }
 
 static int damaged(const struct request *q, const struct tt_piece *p)
 {
-    const char *path = q->r->file->path;
-    uint64_t seq = q->v->moment.seq;
-    size_t count;
-    const struct tt_damage *d = tt_history_damages(q->r->past->history, &count);
+    const struct past *past = q->r->past;
+    const struct tt_super *super = tt_history_super(past->history);
+    const struct tt_damage *d = find_damage(past, p->record_seq);
+    uint64_t first, last;
 
-    for (size_t i = 0; i < count; i++) {
-        if (d[i].first_seq <= p->record_seq && p->record_seq <= d[i].last_seq) {
-            return tt_fail(q->err, TT_EDAMAGED, EIO,
-                           "%s: what the disk held at %" PRIu64 " (+%" PRIu64
-                           ") up to sequence number %" PRIu64 " cannot be "
-                           "known: the journal is damaged at %" PRIu64
-                           " (+%" PRIu64 "), where the records %" PRIu64
-                           " to %" PRIu64 " were",
-                           path, p->offset, p->length, seq, d[i].offset,
-                           d[i].length, d[i].first_seq, d[i].last_seq);
-        }
+    if (!d) {
+        return tt_fail(q->err, TT_EDAMAGED, EIO,
+                       "%s: what the disk held at %" PRIu64 " (+%" PRIu64
+                       ") up to sequence number %" PRIu64 " cannot be known: "
+                       "the journal is damaged (see ttjournal verify)",
+                       q->r->file->path, p->offset, p->length,
+                       q->v->moment.seq);
     }
+    first = tt_segment_at(super, d->offset);
+    last = tt_segment_at(super, d->offset + (d->length ? d->length - 1 : 0));
     return tt_fail(q->err, TT_EDAMAGED, EIO,
-                   "%s: what the disk held at %" PRIu64 " (+%" PRIu64 ") up to "
-                   "sequence number %" PRIu64 " cannot be known: the journal "
-                   "is damaged (see ttjournal verify)",
-                   path, p->offset, p->length, seq);
+                   "%s: what the disk held at %" PRIu64 " (+%" PRIu64
+                   ") up to sequence number %" PRIu64 " cannot be known: the "
+                   "journal is damaged at %" PRIu64 " (+%" PRIu64
+                   ") in segment %" PRIu64 "%s%.0" PRIu64 ", where the records "
+                   "%" PRIu64 " to %" PRIu64 " were",
+                   q->r->file->path, p->offset, p->length, q->v->moment.seq,
+                   d->offset, d->length, first, last > first ? " to " : "",
+                   last > first ? last : 0, d->first_seq, d->last_seq);
 }
 
 /* ---- looks ------------------------------------------------------------- */
@@ -73,7 +93,7 @@ static int add_part(struct request *q, const struct tt_piece *p)
 {
     struct part *last = q->count ? &q->parts[q->count - 1] : NULL;
 
-    if (!q->r->disk) {
+    if (!q->r->disk || q->r->cut) {
         return no_disk(q->r, p->offset, q->err);
     }
     if (last && last->offset + last->length == p->offset) {
@@ -98,7 +118,10 @@ static int add_part(struct request *q, const struct tt_piece *p)
 /* What the disk is still needed for at the second look; @p was found there. */
 static int keep_part(struct request *q, const struct part *from)
 {
-    if (from && from->failed) {
+    if (q->r->cut) {
+        return no_disk(q->r, from->offset, q->err);
+    }
+    if (from->failed) {
         if (q->err) {
             *q->err = q->disk_err;
         }
@@ -303,7 +326,7 @@ int tt_reader_check(struct tt_reader *r, struct tt_view *v,
     struct tt_extent found = { 0 };
     int ret;
 
-    if (r->disk) {
+    if (r->disk && !r->cut) {
         return 0;
     }
     ret = tt_reader_extents(r, v, 0, v->size, find_disk_extent, &found, err);
