@@ -444,7 +444,7 @@ START_TEST(each_flipped_byte_is_seen)
     f = small_run(&w, rows, &info);
     for (uint64_t page = 0; page < info.pages; page++) {
         uint8_t *p = f->bytes + page * TT_PAGE;
-        /* each byte of the header, and of a page of each kind; of others some */
+        /* each byte of the first pages; of the others some */
         unsigned step = page < 12 ? 1 : 61;
 
         ck_assert(tt_run_page_ok(&info, page, p));
