@@ -102,9 +102,29 @@ void ttj_frames_clear(BDRVTtjournalState *s)
 /* The guest's, or what makes good what it was told already? */
 static TTJGrowFor ttj_entry_for(const TTJEntry *e)
 {
-    return e->req.kind == TT_KIND_WRITE || e->req.kind == TT_KIND_ZERO
+    return e->spare || e->req.kind == TT_KIND_WRITE ||
+                   e->req.kind == TT_KIND_ZERO
                ? TTJ_GROW_FOR_GUEST
                : TTJ_GROW_FOR_US;
+}
+
+/*
+ * What is pending once @entries are, too, may have to be captured yet.  (What a
+ * ZERO needs counts from the next append on: the first of a disk may well want
+ * more than there is, and block status tells most of it to be zero.)
+ */
+static uint64_t ttj_to_be_captured(BDRVTtjournalState *s,
+                                   const TTJEntries *entries)
+{
+    uint64_t bytes = tt_pending_captures(s->pending);
+    const TTJEntry *e;
+
+    QSIMPLEQ_FOREACH(e, entries, next) {
+        if (e->req.kind == TT_KIND_WRITE) {
+            bytes += tt_pending_capture(e->req.disk_offset, e->req.disk_length);
+        }
+    }
+    return bytes;
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -136,9 +156,7 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     if (ret < 0) {
         return ret;
     }
-    /* a block and its head for each half: writes may be smaller than blocks */
-    qatomic_set(&s->growth.captures,
-                2 * (tt_pending_bytes(s->pending) + s->admitted));
+    qatomic_set(&s->growth.captures, ttj_to_be_captured(s, entries));
     tt_writer_plan(&s->writer, s->batch, ttj_now(), ret_append);
     f = ttj_frame_new(bs, ret_append, entries);
     if (!f) {

@@ -47,8 +47,10 @@
 #define HOLD_NS (100 * SCALE_MS)
 
 /*
- * So long nothing is held when somebody wants what is in flight to end: all
- * that is held is tried meanwhile, and what comes late is not held anew.
+ * When somebody wants what is in flight to end, what was tried before is never
+ * held again, however long a try takes.  What comes so much later is not held
+ * either: it may have waited for another, or in a node above, and belong to
+ * what is to end.
  */
 #define CANCEL_NS (10 * HOLD_NS)
 
@@ -58,6 +60,12 @@ void ttj_try(BlockDriverState *bs, TTJHold *hold)
 
     QEMU_LOCK_GUARD(&s->lock);
     hold->failures = s->failures;
+    if (!hold->begun) {
+        bool late = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < s->no_hold_ns;
+
+        hold->begun = true;
+        hold->cancels = s->cancels - late;
+    }
 }
 
 /* Called with lock held. */
@@ -67,8 +75,8 @@ static bool ttj_may_hold(BDRVTtjournalState *s, const TTJHold *hold)
                     (s->disk_error && s->disk_error_is_journals);
 
     return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT && journals &&
-           !s->journal_error && !s->quiesced &&
-           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= s->no_hold_ns;
+           !s->journal_error && !ttj_is_quiesced(s) &&
+           hold->cancels == s->cancels;
 }
 
 void ttj_cancel_in_flight(BlockDriverState *bs)
@@ -76,6 +84,7 @@ void ttj_cancel_in_flight(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
+    s->cancels++;
     s->no_hold_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + CANCEL_NS;
 }
 
@@ -164,13 +173,14 @@ ttj_append_gap(BlockDriverState *bs, const struct tt_gap_body *fixed,
 }
 
 int coroutine_fn ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq,
-                               uint64_t from_seq, int64_t from_time)
+                               uint64_t from_seq, uint64_t from_epoch,
+                               int64_t from_time)
 {
     BDRVTtjournalState *s = bs->opaque;
     struct tt_gap_body body = {
         .from_seq = tt_put64(from_seq),
         .opens_seq = tt_put64(opens_seq),
-        .from_epoch = tt_put64(s->writer.epoch),
+        .from_epoch = tt_put64(from_epoch),
         .from_time = tt_put64(from_time),
         .to_time = tt_put64(ttj_now().realtime),
         .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
@@ -205,8 +215,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_open_gap(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->level_lock) {
         s->gap_from_time = ttj_now().realtime;
         s->gap_from_seq = ttj_last_seq(s);
+        s->gap_from_epoch = s->writer.epoch;
         body.from_seq = tt_put64(s->gap_from_seq);
-        body.from_epoch = tt_put64(s->writer.epoch);
+        body.from_epoch = tt_put64(s->gap_from_epoch);
         body.from_time = body.to_time = tt_put64(s->gap_from_time);
         ret = ttj_append_gap(bs, &body, NULL, &e);
         s->level_max = ret == 0 ? s->gap_from_seq : UINT64_MAX;
@@ -244,6 +255,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_begin_gap(BlockDriverState *bs,
                         "writes to node '%s' are NOT RECORDED until it can",
                         ttj_name(s->journal->bs), strerror(error),
                         bdrv_get_node_name(bs));
+            qapi_event_send_ttjournal_gap_begun(bdrv_get_node_name(bs),
+                                                strerror(error));
         }
     }
     qemu_co_rwlock_unlock(&s->resize_lock);
@@ -398,7 +411,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
         ret = -ENOMEM;
     }
     if (ret == 0) {
-        ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_time);
+        ret = ttj_close_gap(bs, s->gap_seq, s->gap_from_seq, s->gap_from_epoch,
+                            s->gap_from_time);
     }
     if (ret < 0) {
         ttj_end_session(s, 0);
@@ -414,29 +428,48 @@ static int coroutine_fn GRAPH_RDLOCK ttj_settle_gap(BlockDriverState *bs)
     return ret;
 }
 
+/* @error: why nothing is recorded, nor written, from here on; or 0 */
+static void GRAPH_RDLOCK ttj_say_gap_ended(BlockDriverState *bs, int error)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    if (error) {
+        error_report("ttjournal: journal '%s': what was missed cannot be "
+                     "recorded: %s; writes to node '%s' fail until it is "
+                     "opened again",
+                     ttj_name(s->journal->bs), strerror(error),
+                     bdrv_get_node_name(bs));
+    } else {
+        info_report("ttjournal: journal '%s': writes to node '%s' are recorded "
+                    "again; a GAP tells what may have been missed",
+                    ttj_name(s->journal->bs), bdrv_get_node_name(bs));
+    }
+    qapi_event_send_ttjournal_gap_ended(bdrv_get_node_name(bs),
+                                        error ? strerror(error) : NULL);
+}
+
 int coroutine_fn ttj_end_gap(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool ended = false;
+    bool open, ended;
     int ret = 0;
 
     qemu_co_rwlock_wrlock(&s->resize_lock);
-    if (s->unrecorded) {
+    open = s->unrecorded;
+    if (open) {
         ret = ttj_settle_gap(bs);
-        ended = ret == 0;
     }
-    if (ended) {
+    if (open && ret == 0) {
         QEMU_LOCK_GUARD(&s->lock);
         s->unrecorded = false;
         s->level_max = UINT64_MAX;
         tt_blocks_free(s->gap);
         s->gap = NULL;
     }
+    ended = open && !s->unrecorded; /* so, or with the session */
     qemu_co_rwlock_unlock(&s->resize_lock);
     if (ended) {
-        info_report("ttjournal: journal '%s': writes to node '%s' are recorded "
-                    "again; a GAP tells what may have been missed",
-                    ttj_name(s->journal->bs), bdrv_get_node_name(bs));
+        ttj_say_gap_ended(bs, -ret);
     }
     return ret;
 }

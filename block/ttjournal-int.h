@@ -5,11 +5,11 @@
  * takes it from the guest and copies it; ttjournal-append.c puts it in the
  * journal, and it is acknowledged; once it is durable there,
  * ttjournal-writeback.c brings it to the disk, when ttjournal-worker.c
- * finds that it is time.  ttjournal-checkpoint.c says
- * in the journal how far the disk has come, ttjournal-resize.c changes its
- * size, ttjournal-gap.c decides what follows when the journal cannot be
- * written, and ttjournal-open.c does everything from open to the first write,
- * and close.
+ * finds that it is time.  ttjournal-checkpoint.c says in the journal how far
+ * the disk has come, ttjournal-resize.c changes its size, ttjournal-gap.c
+ * decides what follows when the journal cannot be written, and
+ * ttjournal-open.c does everything from open to the first write, and close;
+ * what the disk lacks then, ttjournal-redo.c brings to it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -58,6 +58,7 @@ typedef struct TTJWaiter {
 typedef struct TTJEntry {
     struct tt_request req;
     TTJData *data; /* req.payload is in it, unless it is inline or none */
+    bool spare;    /* does without, if it had to use up the journal's reserve */
     int ret;       /* 0 or -errno */
     uint64_t seq;
     uint64_t frame_offset;
@@ -78,7 +79,7 @@ typedef struct TTJFrame {
 
 /* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
 typedef enum TTJGrowFor {
-    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO */
+    TTJ_GROW_FOR_GUEST, /* WRITE or ZERO, or what can be done without */
     TTJ_GROW_FOR_US,    /* whatever makes good what was acknowledged */
 } TTJGrowFor;
 
@@ -177,11 +178,12 @@ typedef struct BDRVTtjournalState {
     uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
     uint64_t failures;   /* appends that have failed */
     unsigned held;       /* the guest's requests that wait for one to succeed */
-    int64_t no_hold_ns;  /* none is held before this */
+    uint64_t cancels;    /* how often the holding was ended */
+    int64_t no_hold_ns;  /* what comes before this is not held either */
 
     /* ---- a gap in the recording (ttjournal-gap.c) ---- */
     bool unrecorded; /* changed with resize_lock held for writing, too */
-    uint64_t gap_seq, gap_from_seq;
+    uint64_t gap_seq, gap_from_seq, gap_from_epoch;
     uint64_t level_max; /* what a CHECKPOINT says meanwhile, at most */
     int64_t gap_from_time;
     struct tt_blocks *gap; /* what may have been written since */
@@ -212,8 +214,9 @@ typedef struct BDRVTtjournalState {
     TTJWorker workers[TTJ_WORKERS];
     unsigned waiting_for_room;
     int64_t undurable_ns; /* since when something is not durable */
-    unsigned quiesced;    /* drained: nothing new is begun */
-    QEMUTimer *timer;     /* of the node's AioContext */
+    /* Nothing new is begun: drained (QEMU may say so twice), or at its end */
+    bool drained, stopping;
+    QEMUTimer *timer; /* of the node's AioContext */
     QEMUBH *settled_bh;
     uint64_t aged_seq; /* what is older than this has been pending too long */
     uint64_t young_seq;
@@ -247,6 +250,12 @@ typedef struct BDRVTtjournalState {
      */
     CoRwlock resize_lock;
 } BDRVTtjournalState;
+
+/* Called with lock held. */
+static inline bool ttj_is_quiesced(const BDRVTtjournalState *s)
+{
+    return s->drained || s->stopping;
+}
 
 /* ---- ttjournal-data.c ---------------------------------------------------- */
 
@@ -402,8 +411,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_level(BlockDriverState *bs);
 
 /* One request of the guest, which may be held; zero in the beginning */
 typedef struct TTJHold {
-    bool held;
-    uint64_t failures; /* when the newest try began */
+    bool begun, held;
+    uint64_t cancels;  /* when the first try began */
+    uint64_t failures; /* when the newest did */
 } TTJHold;
 
 /* Before each try */
@@ -424,10 +434,9 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_unrecorded(BlockDriverState *bs,
 /* Records what the gap's blocks hold now, and that there was a gap. */
 int coroutine_fn GRAPH_RDLOCK ttj_end_gap(BlockDriverState *bs);
 /* A GAP for the whole disk that closes the one with @opens_seq. */
-int coroutine_fn GRAPH_RDLOCK ttj_close_gap(BlockDriverState *bs,
-                                            uint64_t opens_seq,
-                                            uint64_t from_seq,
-                                            int64_t from_time);
+int coroutine_fn GRAPH_RDLOCK
+ttj_close_gap(BlockDriverState *bs, uint64_t opens_seq, uint64_t from_seq,
+              uint64_t from_epoch, int64_t from_time);
 
 /* Somebody is about to wait for what is in flight: what is held fails. */
 void GRAPH_RDLOCK ttj_cancel_in_flight(BlockDriverState *bs);
@@ -474,12 +483,6 @@ int ttj_stop(BlockDriverState *bs);
 /* From here on the worker brings to the disk what is recorded. */
 void ttj_run_worker(BlockDriverState *bs);
 
-/*
- * Writes to the disk the newest versions that the journal has above the last
- * CHECKPOINT's level.  Nothing is written back meanwhile.
- */
-int coroutine_fn GRAPH_RDLOCK ttj_redo_again(BlockDriverState *bs);
-
 /* Remembers the disk as it is now; see BDRVTtjournalState.served. */
 void ttj_disk_left(BlockDriverState *bs);
 /* Has anybody written below the filter since? */
@@ -489,6 +492,23 @@ struct tt_now ttj_now(void);
 /* Tells what the library says of the journal, and returns -errno. */
 int ttj_error(BlockDriverState *bs, int ret, Error **errp,
               const struct tt_error *err);
+
+/* tt_source.read of the journal; @opaque is the filter's node. */
+int ttj_read_journal(void *opaque, uint64_t offset, void *buf, size_t length);
+
+/* ---- ttjournal-redo.c --------------------------------------------------- */
+
+/* Captures what is to be redone, durably. */
+int coroutine_fn GRAPH_RDLOCK ttj_capture_redos(TTJStart *st);
+/* Then writes it to the disk, which gets its size first. */
+int coroutine_fn GRAPH_RDLOCK ttj_redo(TTJStart *st, Error **errp);
+/* Or loads it as if it were pending. */
+int coroutine_fn ttj_load_redos(TTJStart *st, Error **errp);
+/*
+ * Writes to the disk the newest versions that the journal has above the last
+ * CHECKPOINT's level.  Nothing is written back meanwhile.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_redo_again(BlockDriverState *bs);
 
 /* ---- ttjournal-prove.c -------------------------------------------------- */
 

@@ -10,9 +10,9 @@
  * flight makes those wait longer.  Waiting pays, too: a block that is
  * overwritten meanwhile goes to the disk once.
  *
- * A round that the disk refuses leaves everything pending; the worker tries
- * again, the next flush reports it, and writes for which there is no room get
- * the disk's errno instead of waiting for it.
+ * What the disk refuses stays pending; the worker tries again, the next flush
+ * reports it, and writes for which there is no room get the disk's errno
+ * instead of waiting for it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,6 +35,12 @@
 
 /* So long after the last append room is made for the next. */
 #define QUIET_NS (20 * SCALE_MS)
+
+/*
+ * Of what may be pending.  A flush of the journal holds appends up while the
+ * file system commits what they have changed, so there are few.
+ */
+#define UNDURABLE_PART 4
 
 /* What was acknowledged is durable after this, also without a flush. */
 #define UNDURABLE_NS (1000 * SCALE_MS)
@@ -70,9 +76,15 @@ static void ttj_age(BDRVTtjournalState *s, int64_t now)
 }
 
 /* Is there something durable that no frame has said to be so? */
+static bool ttj_is_end_untold(BDRVTtjournalState *s)
+{
+    return s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
+}
+
+/* Or a flush of the guest's that none has recorded? */
 static bool ttj_untold(BDRVTtjournalState *s)
 {
-    return s->note_seq || s->told_seq < MIN(s->writer.durable_seq, s->said_seq);
+    return s->note_seq || ttj_is_end_untold(s);
 }
 
 static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
@@ -84,7 +96,7 @@ static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
 
     if (last && !s->flushing &&
         (idle || (s->waiting_for_room && !writable) ||
-         undurable >= s->options.max_pending / 8 ||
+         undurable >= s->options.max_pending / UNDURABLE_PART ||
          now - s->undurable_ns >= UNDURABLE_NS)) {
         return TTJ_FLUSH;
     }
@@ -109,7 +121,7 @@ static unsigned ttj_depth_at(BDRVTtjournalState *s, int64_t now)
     unsigned depth = 0;
 
     if (!oldest || oldest > s->writer.durable_seq ||
-        (s->quiesced && !s->waiting_for_room)) {
+        (ttj_is_quiesced(s) && !s->waiting_for_room)) {
         return 0;
     }
     if (now - s->appended_ns >= IDLE_NS) {
@@ -135,7 +147,7 @@ unsigned ttj_write_depth(BDRVTtjournalState *s)
 static TTJAction ttj_next_action(BDRVTtjournalState *s, TTJWorkerKind kind,
                                  int64_t now)
 {
-    if ((s->quiesced && !s->waiting_for_room) ||
+    if ((ttj_is_quiesced(s) && !s->waiting_for_room) ||
         now < s->workers[kind].retry_ns || s->journal_error) {
         return TTJ_NOTHING;
     }
@@ -164,7 +176,7 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     if (s->unrecorded) {
         at = now + IDLE_NS;
     } else if (s->room_wanted) {
-        at = MAX(now + QUIET_NS, s->room_ns);
+        at = MAX(s->appended_ns + QUIET_NS, s->room_ns);
     } else if (!tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
     } else if (s->changed) {
@@ -172,7 +184,7 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     }
     if (at < INT64_MAX) {
         /* what is due already is being done, or is tried again later */
-        at = MAX(at, now + QUIET_NS);
+        at = at > now ? at : now + QUIET_NS;
         if (!timer_pending(s->timer) ||
             timer_expire_time_ns(s->timer) > (uint64_t)at) {
             timer_mod_ns(s->timer, at);
@@ -183,23 +195,30 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
 /* A frame of its own, so that the journal's end does not stay provisional */
 static int coroutine_fn GRAPH_RDLOCK ttj_tell(BlockDriverState *bs)
 {
+    BDRVTtjournalState *s = bs->opaque;
     TTJEntry e = { .req.kind = TT_KIND_DURABLE };
 
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        /* a guest may flush a full journal for ever: FLUSH alone can wait */
+        e.spare = !ttj_is_end_untold(s);
+    }
     return ttj_append(bs, &e, 1);
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_make_room(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
+    int64_t begin = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), end;
     int wait_ms = ttj_grow_idle(bs);
-
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->room_wanted = wait_ms > 0;
-        s->room_ns =
-            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + wait_ms * SCALE_MS;
-    }
     /* what the file system has to commit for it does not wait for a guest */
-    return wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
+    int ret = wait_ms == 1 ? ttj_flush_ahead(bs) : 0;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    s->room_wanted = wait_ms > 0;
+    /* half of the device's time is left to whoever reads */
+    s->room_ns = end + MAX(wait_ms * SCALE_MS, end - begin);
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
@@ -222,7 +241,13 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
         }
         return MIN(ret, 0);
     case TTJ_CHECKPOINT:
-        return ttj_checkpoint(bs, 0);
+        ret = ttj_checkpoint(bs, 0);
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!ttj_unsettled(s)) {
+                ttj_pool_trim(&s->pool); /* the guest may stay idle */
+            }
+        }
+        return ret;
     case TTJ_TELL:
         return ttj_tell(bs);
     case TTJ_ROOM:
@@ -386,7 +411,7 @@ void ttj_drain_begin(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced++;
+    s->drained = true;
 }
 
 void ttj_drain_end(BlockDriverState *bs)
@@ -394,6 +419,6 @@ void ttj_drain_end(BlockDriverState *bs)
     BDRVTtjournalState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->lock);
-    s->quiesced--;
+    s->drained = false;
     ttj_kick(bs);
 }

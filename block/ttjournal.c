@@ -49,22 +49,22 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_to(BlockDriverState *bs,
 }
 
 /* The same for the guest, which may be held meanwhile */
-static int coroutine_fn GRAPH_RDLOCK ttj_flush_guest(BlockDriverState *bs,
-                                                     uint64_t seq)
+static int coroutine_fn GRAPH_RDLOCK
+ttj_flush_guest(BlockDriverState *bs, uint64_t seq, TTJHold *hold)
 {
-    TTJHold hold = { 0 };
     int ret;
 
     do {
-        ttj_try(bs, &hold);
+        ttj_try(bs, hold);
         ret = ttj_flush_to(bs, seq);
-    } while (ttj_try_again(bs, &hold, ret));
+    } while (ttj_try_again(bs, hold, ret));
     return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
+    TTJHold hold = { 0 };
     uint64_t seq;
     int ret;
 
@@ -74,7 +74,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         seq = ttj_last_seq(s);
     }
-    ret = ttj_flush_guest(bs, seq);
+    ret = ttj_flush_guest(bs, seq, &hold);
     if (ret == 0) {
         QEMU_LOCK_GUARD(&s->lock);
         s->note_seq = MAX(s->note_seq, seq);
@@ -215,7 +215,7 @@ ttj_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
     } while (ttj_try_again(bs, &hold, ret));
     ttj_drop_parts(e, count);
     return ret == 0 && (flags & BDRV_REQ_FUA)
-               ? ttj_flush_guest(bs, e[count - 1].seq)
+               ? ttj_flush_guest(bs, e[count - 1].seq, &hold)
                : ret;
 }
 
@@ -249,8 +249,9 @@ static int coroutine_fn GRAPH_RDLOCK ttj_zero(BlockDriverState *bs,
             ret = ttj_record(bs, &e, 1);
         }
     } while (ttj_try_again(bs, &hold, ret));
-    return ret == 0 && (request & BDRV_REQ_FUA) ? ttj_flush_guest(bs, e.seq)
-                                                : ret;
+    return ret == 0 && (request & BDRV_REQ_FUA)
+               ? ttj_flush_guest(bs, e.seq, &hold)
+               : ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK

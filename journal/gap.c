@@ -6,6 +6,10 @@
  * in doubt that has no version must not be taken from the live disk, for any
  * moment: it may have been overwritten without having been captured.
  *
+ * A GAP whose append has failed may be whole all the same, and be history after
+ * a crash.  Its writer knew the gap to be open, so it is no end of one: only
+ * what the same session appended behind it proves that it knew better.
+ *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
@@ -118,6 +122,11 @@ int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
         }
     }
     h->gap_more = rec->flags & TT_RECORD_MORE;
+    if (h->gap_frame != f->offset) {
+        h->gap_frame = f->offset;
+        h->gap_session = f->session;
+        h->gap_first = h->gaps_count - 1;
+    }
     h->gaps_changed = true;
     if (!ok || !add_ranges(h, &g, body)) {
         return tt_fail(h->err, TT_ENOMEM, ENOMEM, "out of memory");
@@ -125,8 +134,25 @@ int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
     return 0;
 }
 
-const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
-                                           const struct tt_gap *g)
+void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f)
+{
+    if (h->gap_frame && f->prev_offset == h->gap_frame &&
+        f->session == h->gap_session) {
+        size_t end = h->gaps_count - h->gap_more;
+
+        for (size_t i = h->gap_first; i < end; i++) {
+            h->gaps[i].followed = true;
+            h->gaps_changed = true;
+        }
+    }
+    h->gap_frame = 0;
+}
+
+/*
+ * One that nothing of its own session follows closes none: its append may have
+ * failed, and the gap gone on.
+ */
+static bool has_closer(const struct tt_history *h, const struct tt_gap *g)
 {
     for (size_t i = h->gaps_count; i > 0; i--) {
         const struct tt_gap *later = &h->gaps[i - 1];
@@ -134,11 +160,11 @@ const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
         if (later->seq <= g->seq) {
             break;
         }
-        if (later->opens_seq == g->seq) {
-            return later;
+        if (later->opens_seq == g->seq && later->followed) {
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
 /* The GAP with @seq, or NULL. */
@@ -162,10 +188,14 @@ static const struct tt_gap *find_gap(const struct tt_history *h, uint64_t seq)
 bool tt_history_gaps_settle(struct tt_history *h)
 {
     const struct tt_gap *last = NULL;
-    bool closed = false;
 
     if (!h->gaps_changed) {
         return true;
+    }
+    for (size_t i = 0; i < h->gaps_count; i++) {
+        struct tt_gap *g = &h->gaps[i];
+
+        g->closed = (g->flags & TT_GAP_OPEN) && has_closer(h, g);
     }
     tt_index_clear(&h->doubts);
     for (size_t i = 0; i < h->gap_ranges_count; i++) {
@@ -174,10 +204,8 @@ bool tt_history_gaps_settle(struct tt_history *h)
 
         if (!last || last->seq != r->seq) {
             last = find_gap(h, r->seq);
-            closed = last && (last->flags & TT_GAP_OPEN) &&
-                     tt_history_gap_closer(h, last);
         }
-        if (last && !closed &&
+        if (last && !last->closed &&
             !tt_index_add(&h->doubts, r->offset, r->length, &v)) {
             return false;
         }

@@ -403,6 +403,7 @@ int tt_history_take_frame(void *opaque, const struct tt_frame *f,
     if (ret == 0) {
         ret = take_header(h, f);
     }
+    tt_history_gap_followed(h, f);
     if (h->undurable_count &&
         h->undurable[h->undurable_count - 1] <= f->durable_seq) {
         h->undurable_count = 0;
@@ -421,6 +422,7 @@ int tt_history_take_rest(struct tt_history *h, const struct tt_frame *f,
     struct tt_record rec;
     int ret = take_header(h, f);
 
+    tt_history_gap_followed(h, f);
     while (ret == 0 && tt_table_next(f, table, &pos, &next, &rec)) {
         if (rec.kind == TT_KIND_RESIZE) {
             ret = add_size(h, rec.seq, rec.disk_length) ? 0 : no_memory(h);

@@ -138,6 +138,9 @@ struct tt_history {
     uint64_t last_segment; /* of the last frame */
     bool after_damage;     /* no frame since the last damage */
     bool gap_more;         /* the next GAP continues the last one */
+    uint64_t gap_frame;    /* the frame before, if it has a GAP, or 0 */
+    uint64_t gap_session;  /* of that frame */
+    size_t gap_first;      /* its first in gaps */
     bool gaps_changed;     /* doubts does not hold all gap_ranges yet */
     const struct history_sink *sink;
 
@@ -196,9 +199,8 @@ int tt_times_last(const struct tt_history *h, size_t i, int64_t time,
 int tt_history_gap(struct tt_history *h, const struct tt_frame *f,
                    const struct tt_record *rec);
 bool tt_history_gaps_settle(struct tt_history *h); /* false: out of memory */
-/* The GAP that closes @g, or NULL. */
-const struct tt_gap *tt_history_gap_closer(const struct tt_history *h,
-                                           const struct tt_gap *g);
+/* Before the records of each frame: has the writer of a GAP gone on? */
+void tt_history_gap_followed(struct tt_history *h, const struct tt_frame *f);
 
 /* What a FOOTER record tells of missing records. */
 int tt_history_footer(struct tt_history *h, const struct tt_frame *f,

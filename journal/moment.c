@@ -105,26 +105,43 @@ static bool is_in_doubt(const struct tt_gap *g, const struct tt_moment *m)
            (m->seq == g->from_seq && m->has_time && m->time > g->from_time);
 }
 
-static void note_gaps(const struct tt_history *h, struct tt_moment *m)
+/* The newest of those that put the moment in doubt; one that is open first */
+static const struct tt_gap *gap_of(const struct tt_history *h,
+                                   const struct tt_moment *m)
 {
-    char from[TT_TIME_SIZE], to[TT_TIME_SIZE];
+    const struct tt_gap *newest = NULL;
 
     for (size_t i = h->gaps_count; i > 0; i--) {
         const struct tt_gap *g = &h->gaps[i - 1];
-        bool open = g->flags & TT_GAP_OPEN;
 
-        if (!is_in_doubt(g, m) || (open && tt_history_gap_closer(h, g))) {
+        if (!is_in_doubt(g, m) || g->closed) {
             continue;
         }
-        NOTE(m,
-             "%s a gap: from %s %s%s (seq:%" PRIu64 ") not everything was "
-             "recorded, and %s may be wrong",
-             m->seq < g->seq || open ? "in" : "after",
-             tt_time_format(g->from_time, from), open ? "on" : "to ",
-             open ? "" : tt_time_format(g->to_time, to), g->seq,
-             g->range_count ? "some blocks" : "any block");
+        if (g->flags & TT_GAP_OPEN) {
+            return g;
+        }
+        newest = newest ? newest : g;
+    }
+    return newest;
+}
+
+static void note_gaps(const struct tt_history *h, struct tt_moment *m)
+{
+    const struct tt_gap *g = gap_of(h, m);
+    char from[TT_TIME_SIZE], to[TT_TIME_SIZE];
+    bool open;
+
+    if (!g) {
         return;
     }
+    open = g->flags & TT_GAP_OPEN;
+    NOTE(m,
+         "%s a gap: from %s %s%s (seq:%" PRIu64 ") not everything was "
+         "recorded, and %s may be wrong",
+         m->seq < g->seq || open ? "in" : "after",
+         tt_time_format(g->from_time, from), open ? "on" : "to ",
+         open ? "" : tt_time_format(g->to_time, to), g->seq,
+         g->range_count ? "some blocks" : "any block");
 }
 
 /* Is a version among the records behind the durable end, up to @seq? */

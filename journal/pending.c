@@ -81,7 +81,7 @@ struct tt_pending {
     TAILQ_HEAD(extent_list, extent) flights; /* by request_oldest */
     TAILQ_HEAD(version_queue, version) queue;
     size_t versions, queued;
-    uint64_t bytes, queued_bytes, last_seq;
+    uint64_t bytes, captures, queued_bytes, last_seq;
     SLIST_HEAD(, extent) spares;
     size_t spare_count;
 };
@@ -159,6 +159,7 @@ static void unref(struct tt_pending *p, struct version *v)
 
         p->versions--;
         p->bytes -= v->length;
+        p->captures -= tt_pending_capture(v->offset, v->length);
         free(v);
         p->release(owner);
     }
@@ -321,7 +322,7 @@ void tt_pending_free(struct tt_pending *p)
     if (p) {
         assert(RB_EMPTY(&p->flying));
         tt_pending_trim(p, 0);
-        assert(!p->versions && !p->bytes && !p->queued_bytes);
+        assert(!p->versions && !p->bytes && !p->captures && !p->queued_bytes);
         free_spares(p, 0);
         free(p);
     }
@@ -362,6 +363,7 @@ bool tt_pending_add(struct tt_pending *p, uint64_t seq, uint16_t kind,
     p->last_seq = seq;
     p->versions++;
     p->bytes += length;
+    p->captures += tt_pending_capture(offset, length);
     TAILQ_INSERT_TAIL(&p->queue, v, link);
     p->queued++;
     p->queued_bytes += length;
@@ -489,6 +491,20 @@ bool tt_pending_read(const struct tt_pending *p, uint64_t offset,
 uint64_t tt_pending_bytes(const struct tt_pending *p)
 {
     return p->bytes;
+}
+
+uint64_t tt_pending_capture(uint64_t offset, uint64_t length)
+{
+    uint64_t first = offset / TT_GRID;
+    uint64_t end = (offset + length + TT_GRID - 1) / TT_GRID;
+
+    /* a block and its head for each: few may share a frame */
+    return (end - first) * 2 * TT_GRID;
+}
+
+uint64_t tt_pending_captures(const struct tt_pending *p)
+{
+    return p->captures;
 }
 
 bool tt_pending_empty(const struct tt_pending *p)

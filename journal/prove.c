@@ -15,13 +15,24 @@
 
 #include <ttjournal/ttjournal.h>
 
+/* A crash came before the disk had the size that it was to have. */
+static bool is_size_to_be(const struct tt_recovery *r, uint64_t size)
+{
+    for (size_t i = 0; i < r->size_count; i++) {
+        if (r->sizes[i] == size) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int tt_prove_size(const struct tt_recovery *r, uint64_t size, bool *ret_shrunk,
                   struct tt_error *err)
 {
     uint64_t run;
 
     *ret_shrunk = false;
-    if (size == r->scan.disk_size || r->resized) {
+    if (size == r->scan.disk_size || is_size_to_be(r, size)) {
         return 0;
     }
     /* a shrink goes to the disk first, level, once what it takes is captured */

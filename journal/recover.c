@@ -12,12 +12,7 @@
  *             newer ones that the disk already holds;
  *   samples   level versions, newest first, not overwritten since: if the disk
  *             does not hold them, it is not the disk that was left here;
- *   captured  the blocks that need no PREIMAGE any more: the map in the
- *             CHECKPOINTs, and what came after the newest of them.
- *
- * Where damage may hide a PREIMAGE a block must not be captured again: what
- * it holds now is not what it held first.  Then every block counts as
- * captured, and views say that they do not know.
+ *   captured  the blocks that need no PREIMAGE any more (captured.c).
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -26,38 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <ttjournal/ttjournal.h>
-
-#define HEADER sizeof(struct tt_frame_header)
+#include "recover.h"
 
 /* What is compared with the disk at most (design.md: a bounded amount) */
 #define SAMPLES_MAX 4096u
 #define SAMPLE_BYTES_MAX (16 * TT_MIB)
 #define SAMPLE_FRAMES_MAX 16384u
-
-struct accepted {
-    struct tt_place place;
-    uint64_t last_seq;
-};
-
-struct gather {
-    const struct tt_super *super;
-    const struct tt_source *src;
-    struct tt_recovery *r;
-    struct tt_error *err;
-    uint8_t *head, *body;
-    struct tt_redo *seen; /* above the level; RESIZE: its sizes */
-    size_t seen_count, seen_room;
-    struct accepted *frames; /* those that may not be durable, in order */
-    size_t frame_count, frame_room;
-    struct tt_place *captures; /* since the newest CHECKPOINT */
-    size_t capture_count, capture_room;
-    uint64_t checkpoint;     /* frame of the newest one */
-    uint64_t damaged_to;     /* last sequence that is missing, or 0 */
-    uint64_t checkpoint_seq; /* of the newest one */
-    size_t damage_room, redo_room, sample_room;
-    struct tt_blocks *covered; /* ranges with something newer */
-};
 
 static bool append_to(void *array, size_t *count, size_t *room, size_t size,
                       const void *item)
@@ -86,9 +55,8 @@ static int no_memory(struct gather *g)
 
 /* ---- records ----------------------------------------------------------- */
 
-/* The record's body, in memory until the next call; NULL: it is damaged. */
-static int get_body(struct gather *g, const struct tt_frame *f,
-                    const struct tt_record *rec, const uint8_t **ret)
+int tt_gather_body(struct gather *g, const struct tt_frame *f,
+                   const struct tt_record *rec, const uint8_t **ret)
 {
     int err;
 
@@ -109,9 +77,8 @@ static int get_body(struct gather *g, const struct tt_frame *f,
     return 0;
 }
 
-/* The fixed part of a CHECKPOINT, if its ranges fit behind it. */
-static bool get_checkpoint(const uint8_t *body, uint32_t length,
-                           struct tt_checkpoint_body *ret)
+bool tt_gather_checkpoint(const uint8_t *body, uint32_t length,
+                          struct tt_checkpoint_body *ret)
 {
     if (!body || length < sizeof(*ret)) {
         return false;
@@ -143,12 +110,12 @@ static int see_checkpoint(struct gather *g, const struct tt_frame *f,
     struct tt_recovery *r = g->r;
     struct tt_checkpoint_body cp;
     const uint8_t *body;
-    int ret = get_body(g, f, rec, &body);
+    int ret = tt_gather_body(g, f, rec, &body);
 
     if (ret < 0 || (rec->flags & TT_RECORD_MORE)) {
         return ret;
     }
-    if (!get_checkpoint(body, rec->payload_length, &cp) ||
+    if (!tt_gather_checkpoint(body, rec->payload_length, &cp) ||
         tt_get64(cp.level_seq) >= rec->seq) {
         return 0; /* damaged: the one before it serves */
     }
@@ -175,8 +142,7 @@ static bool is_recorder(const struct tt_record *rec)
     return tt_get32(s.flags) & TT_SESSION_RECORDER;
 }
 
-/* A DAMAGE record says that a session before us has found it. */
-static void see_damage_record(struct gather *g, const struct tt_record *rec)
+void tt_gather_damage_record(struct gather *g, const struct tt_record *rec)
 {
     struct tt_recovery *r = g->r;
     struct tt_damage_body d;
@@ -197,12 +163,8 @@ static void see_damage_record(struct gather *g, const struct tt_record *rec)
     }
 }
 
-/*
- * What a RESIZE gave to the disk needs no PREIMAGE.  Of the block that the old
- * end cut the front was there before: that one still needs it.
- */
-static bool born(const struct tt_record *rec, uint64_t *ret_offset,
-                 uint64_t *ret_length)
+bool tt_gather_born(const struct tt_record *rec, uint64_t *ret_offset,
+                    uint64_t *ret_length)
 {
     uint64_t from = (rec->disk_offset + TT_GRID - 1) / TT_GRID * TT_GRID;
 
@@ -234,7 +196,7 @@ static bool remember(struct gather *g, const struct tt_frame *f,
         return false;
     }
     if (rec->kind != TT_KIND_PREIMAGE &&
-        !born(rec, &capture.offset, &capture.length)) {
+        !tt_gather_born(rec, &capture.offset, &capture.length)) {
         return true;
     }
     return append_to(&g->captures, &g->capture_count, &g->capture_room,
@@ -253,18 +215,16 @@ static bool get_gap(const uint8_t *body, uint32_t length,
            (length - sizeof(*ret)) / sizeof(struct tt_range);
 }
 
-static bool is_open_gap(const uint8_t *body, uint32_t length)
+bool tt_gather_is_open_gap(const uint8_t *body, uint32_t length)
 {
     struct tt_gap_body gap;
 
     return get_gap(body, length, &gap) && (tt_get32(gap.flags) & TT_GAP_OPEN);
 }
 
-/* Calls @add for each range of a GAP; for the whole disk if they are unknown.
- */
-static int
-each_gap_range(struct gather *g, const uint8_t *body, uint32_t length,
-               int (*add)(struct gather *g, uint64_t offset, uint64_t length))
+int tt_gather_gap_ranges(struct gather *g, const uint8_t *body, uint32_t length,
+                         int (*add)(struct gather *g, uint64_t offset,
+                                    uint64_t length))
 {
     struct tt_gap_body gap;
     int ret = 0;
@@ -306,24 +266,28 @@ static int see_gap(struct gather *g, const struct tt_frame *f,
     struct tt_recovery *r = g->r;
     struct tt_gap_body gap;
     const uint8_t *body;
-    int ret = get_body(g, f, rec, &body);
+    int ret = tt_gather_body(g, f, rec, &body);
 
     if (ret < 0) {
         return ret;
     }
     r->clean = false;
     if (get_gap(body, rec->payload_length, &gap)) {
-        if (tt_get64(gap.opens_seq) == r->open_gap) {
-            r->open_gap = 0;
+        if (r->open_gap && tt_get64(gap.opens_seq) == r->open_gap &&
+            !(rec->flags & TT_RECORD_MORE)) {
+            g->closer.frame = f->offset;
+            g->closer.session = f->session;
         }
         if (tt_get32(gap.flags) & TT_GAP_OPEN) {
             r->open_gap = rec->seq;
+            g->closer.frame = 0; /* of another one */
             r->gap_from_seq = tt_get64(gap.from_seq);
+            r->gap_from_epoch = tt_get64(gap.from_epoch);
             r->gap_from_time = (int64_t)tt_get64(gap.from_time);
             return 0;
         }
     }
-    return each_gap_range(g, body, rec->payload_length, never_capture);
+    return tt_gather_gap_ranges(g, body, rec->payload_length, never_capture);
 }
 
 static int see_record(struct gather *g, const struct tt_frame *f,
@@ -340,7 +304,7 @@ static int see_record(struct gather *g, const struct tt_frame *f,
         }
         break;
     case TT_KIND_DAMAGE:
-        see_damage_record(g, rec);
+        tt_gather_damage_record(g, rec);
         break;
     case TT_KIND_GAP:
         return see_gap(g, f, rec);
@@ -355,6 +319,21 @@ static int see_record(struct gather *g, const struct tt_frame *f,
         break;
     }
     return 0;
+}
+
+/*
+ * The frame @f comes next.  A GAP that closes the open one counts only if its
+ * own session went on behind it: if its append had failed, whole though it is,
+ * the writer knew the gap to be open, and what went unrecorded after that may
+ * be in no range.  That it is durable says nothing: recovery makes it so.
+ */
+static void see_closer(struct gather *g, const struct tt_frame *f)
+{
+    if (g->closer.frame && f->prev_offset == g->closer.frame &&
+        f->session == g->closer.session) {
+        g->r->open_gap = 0;
+    }
+    g->closer.frame = 0;
 }
 
 /* Keeps what may have to be written again: usually the last few frames. */
@@ -379,6 +358,7 @@ static int see_frame(void *opaque, const struct tt_frame *f,
     struct tt_record rec;
 
     tt_writer_seen(&g->r->writer, f, table);
+    see_closer(g, f);
     if (!keep_frame(g, f)) {
         return no_memory(g);
     }
@@ -392,7 +372,7 @@ static int see_frame(void *opaque, const struct tt_frame *f,
     return 0;
 }
 
-static int see_damage(void *opaque, const struct tt_damage *d)
+int tt_gather_damage(void *opaque, const struct tt_damage *d)
 {
     struct gather *g = opaque;
 
@@ -431,11 +411,11 @@ static int level_before(struct gather *g, uint64_t from, uint64_t *ret_level)
         if (rec.kind != TT_KIND_CHECKPOINT) {
             continue;
         }
-        ret = get_body(g, &f, &rec, &body);
+        ret = tt_gather_body(g, &f, &rec, &body);
         if (ret < 0) {
             return ret;
         }
-        if (get_checkpoint(body, rec.payload_length, &cp)) {
+        if (tt_gather_checkpoint(body, rec.payload_length, &cp)) {
             *ret_level = tt_get64(cp.level_seq);
         }
     }
@@ -472,178 +452,6 @@ static int where_to_begin(struct gather *g, uint64_t *ret_from)
     }
     *ret_from = 0;
     return 0;
-}
-
-/* ---- the map of captured blocks ---------------------------------------- */
-
-static int add_blocks(struct gather *g, struct tt_blocks *b, uint64_t offset,
-                      uint64_t length)
-{
-    uint64_t end = g->r->scan.disk_size;
-
-    /* what a shrink took away needs no map, and may be absurdly large */
-    if (offset >= end) {
-        return 0;
-    }
-    if (length > end - offset) {
-        length = end - offset;
-    }
-    return tt_blocks_add(b, offset, length) ? 0 : no_memory(g);
-}
-
-static int add_map_part(struct gather *g, const uint8_t *body, uint32_t length,
-                        uint64_t *ret_prev)
-{
-    struct tt_checkpoint_body cp;
-
-    if (!get_checkpoint(body, length, &cp)) {
-        return tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
-    }
-    for (uint32_t i = 0; i < tt_get32(cp.range_count); i++) {
-        struct tt_range range;
-        int ret;
-
-        memcpy(&range, body + sizeof(cp) + i * sizeof(range), sizeof(range));
-        ret = add_blocks(g, g->r->captured, tt_get64(range.offset),
-                         tt_get64(range.length));
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    if (tt_get32(cp.range_count)) {
-        g->r->map_links++;
-    }
-    *ret_prev = tt_get64(cp.map_prev);
-    return 0;
-}
-
-/* Follows the CHECKPOINTs from the newest; -TT_EDAMAGED: the map has a hole. */
-static int load_map(struct gather *g)
-{
-    uint64_t at = g->checkpoint, prev;
-
-    while (at) {
-        uint32_t pos = 0, index = 0, links = g->r->map_links;
-        struct tt_record rec;
-        struct tt_frame f;
-        int ret = tt_frame_read(g->super, g->src, at, g->head, &f, g->err);
-
-        if (ret <= 0) {
-            return ret < 0 ? ret : tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
-        }
-        prev = at;
-        while (tt_table_next(&f, g->head + HEADER, &pos, &index, &rec)) {
-            const uint8_t *body;
-
-            if (rec.kind != TT_KIND_CHECKPOINT) {
-                continue;
-            }
-            ret = get_body(g, &f, &rec, &body);
-            if (ret == 0) {
-                ret = add_map_part(g, body, rec.payload_length, &prev);
-            }
-            if (ret < 0) {
-                return ret;
-            }
-        }
-        if (!g->r->map_prev && g->r->map_links > links) {
-            g->r->map_prev = at;
-        }
-        if (prev >= at) {
-            return tt_fail(g->err, TT_EDAMAGED, 0, "damaged");
-        }
-        at = prev;
-    }
-    return 0;
-}
-
-static int add_unmapped(struct gather *g, uint64_t offset, uint64_t length)
-{
-    return add_blocks(g, g->r->unmapped, offset, length);
-}
-
-static int see_captures_only(void *opaque, const struct tt_frame *f,
-                             const uint8_t *table)
-{
-    struct gather *g = opaque;
-    uint32_t pos = 0, index = 0;
-    struct tt_record rec;
-
-    while (tt_table_next(f, table, &pos, &index, &rec)) {
-        uint64_t offset, length;
-        int ret = 0;
-
-        if (rec.kind == TT_KIND_PREIMAGE) {
-            ret =
-                add_blocks(g, g->r->unmapped, rec.disk_offset, rec.disk_length);
-        } else if (born(&rec, &offset, &length)) {
-            ret = add_blocks(g, g->r->unmapped, offset, length);
-        } else if (rec.kind == TT_KIND_DAMAGE) {
-            see_damage_record(g, &rec);
-        } else if (rec.kind == TT_KIND_GAP) {
-            const uint8_t *part;
-
-            ret = get_body(g, f, &rec, &part);
-            if (ret == 0 && !is_open_gap(part, rec.payload_length)) {
-                ret = each_gap_range(g, part, rec.payload_length, add_unmapped);
-            }
-        }
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    return 0;
-}
-
-/* The map has a hole: all of history tells what was captured. */
-static int rebuild_map(struct gather *g)
-{
-    const struct tt_scan_ops ops = {
-        .frame = see_captures_only,
-        .damage = see_damage,
-        .opaque = g,
-    };
-    struct tt_scan scan;
-
-    g->r->map_prev = 0;
-    g->r->map_links = 0;
-    g->r->damage_count = 0; /* this scan finds all of it again */
-    return tt_scan_run(g->super, g->src, 0, &ops, &scan, g->err);
-}
-
-/*
- * A whole map knows all captures up to its CHECKPOINT.  What is missing behind
- * it, or anywhere if the map has a hole, may have been captures too.
- */
-static int find_captured(struct gather *g)
-{
-    struct tt_recovery *r = g->r;
-    uint64_t known = g->checkpoint_seq;
-    int ret = load_map(g);
-
-    if (ret == -TT_EDAMAGED) {
-        known = 0;
-        ret = rebuild_map(g);
-    }
-    for (size_t i = 0; i < g->capture_count && ret == 0; i++) {
-        ret = add_blocks(g, r->unmapped, g->captures[i].offset,
-                         g->captures[i].length);
-    }
-    if (ret == 0 && (g->damaged_to > known || r->open_gap)) {
-        ret = add_blocks(g, r->unmapped, 0, r->scan.disk_size);
-    }
-    for (uint64_t at = 0; ret == 0;) {
-        uint64_t run;
-
-        at = tt_blocks_next(r->unmapped, at);
-        if (at == UINT64_MAX) {
-            break;
-        }
-        tt_blocks_test(r->unmapped, at, UINT64_MAX - at, &run);
-        ret = add_blocks(g, r->captured, at, run);
-        at += run;
-    }
-    return ret;
 }
 
 /* ---- redos and samples ------------------------------------------------- */
@@ -684,8 +492,15 @@ static int add_redo(struct gather *g, const struct tt_redo *from,
 static int redo_resize(struct gather *g, const struct tt_redo *from)
 {
     uint64_t old = from->disk_offset, size = from->disk_length;
+    struct tt_recovery *r = g->r;
 
-    g->r->resized = true;
+    r->resized = true;
+    if (!append_to(&r->sizes, &r->size_count, &g->size_room, sizeof(old),
+                   &old) ||
+        !append_to(&r->sizes, &r->size_count, &g->size_room, sizeof(size),
+                   &size)) {
+        return no_memory(g);
+    }
     if (size > old) {
         return add_redo(g, from, old, size - old, TT_KIND_ZERO);
     }
@@ -753,12 +568,12 @@ static int sample_gap(struct gather *g, const struct tt_frame *f,
                       const struct tt_record *rec)
 {
     const uint8_t *body;
-    int ret = get_body(g, f, rec, &body);
+    int ret = tt_gather_body(g, f, rec, &body);
 
-    if (ret < 0 || is_open_gap(body, rec->payload_length)) {
+    if (ret < 0 || tt_gather_is_open_gap(body, rec->payload_length)) {
         return ret;
     }
-    return each_gap_range(g, body, rec->payload_length, cover);
+    return tt_gather_gap_ranges(g, body, rec->payload_length, cover);
 }
 
 static int sample_frame(struct gather *g, const struct tt_frame *f,
@@ -878,7 +693,7 @@ static int gather_all(struct gather *g)
 {
     const struct tt_scan_ops ops = {
         .frame = see_frame,
-        .damage = see_damage,
+        .damage = tt_gather_damage,
         .opaque = g,
     };
     struct tt_recovery *r = g->r;
@@ -902,7 +717,7 @@ static int gather_all(struct gather *g)
         ret = find_rewrites(g);
     }
     if (ret == 0) {
-        ret = find_captured(g);
+        ret = tt_gather_captured(g);
     }
     if (ret == 0) {
         ret = find_redos(g);
@@ -946,6 +761,7 @@ void tt_recovery_clear(struct tt_recovery *r)
     free(r->redos);
     free(r->samples);
     free(r->damages);
+    free(r->sizes);
     tt_blocks_free(r->captured);
     tt_blocks_free(r->unmapped);
     memset(r, 0, sizeof(*r));

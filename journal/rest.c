@@ -218,7 +218,13 @@ static void io_damages(struct io *io, struct tt_history *h)
 
 static void io_gaps(struct io *io, struct tt_history *h)
 {
+    uint64_t first = h->gap_first;
+
     f_bool(io, &h->gap_more);
+    f64(io, &h->gap_frame);
+    f64(io, &h->gap_session);
+    f64(io, &first);
+    h->gap_first = (size_t)first;
     EACH(io, h, struct tt_gap, e, gaps, {
         f64(io, &e->seq);
         f64(io, &e->from_seq);
@@ -228,6 +234,7 @@ static void io_gaps(struct io *io, struct tt_history *h)
         f32(io, &e->reason);
         f32(io, &e->flags);
         f32(io, &e->range_count);
+        f_bool(io, &e->followed);
     });
     EACH(io, h, struct gap_range, e, gap_ranges, {
         f64(io, &e->seq);
@@ -268,7 +275,8 @@ static bool is_possible(const struct tt_history *h)
             return false;
         }
     }
-    return h->sizes_count && h->ends_count == h->epochs_count;
+    return h->sizes_count && h->ends_count == h->epochs_count &&
+           (!h->gap_frame || h->gap_first < h->gaps_count);
 }
 
 int tt_rest_decode(struct tt_history *h, struct byte_reader *r)

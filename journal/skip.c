@@ -60,17 +60,38 @@ static int add_frame(struct skip *s, uint64_t offset)
 
 /* ---- short cuts -------------------------------------------------------- */
 
-static bool has_notable(const struct tt_frame *f, const uint8_t *table)
+static bool has_notable(const struct tt_frame *f, const uint8_t *table,
+                        bool *ret_gap)
 {
     uint32_t pos = 0, index = 0;
     struct tt_record rec;
+    bool any = false;
 
+    *ret_gap = false;
     while (tt_table_next(f, table, &pos, &index, &rec)) {
-        if (tt_kind_is_notable(rec.kind)) {
-            return true;
-        }
+        any |= tt_kind_is_notable(rec.kind);
+        *ret_gap |= rec.kind == TT_KIND_GAP;
     }
-    return false;
+    return any;
+}
+
+/* What a GAP says depends on whether its own session went on behind it. */
+static int add_follower(struct skip *s, const struct tt_frame *gap,
+                        uint8_t *head)
+{
+    struct tt_frame f;
+    int ret;
+
+    if (s->next.prev_offset == gap->offset) {
+        return 1; /* it is taken with its segment */
+    }
+    ret = in_segment(s, tt_frame_end(gap))
+              ? get_frame(s, tt_frame_end(gap), head, &f)
+              : 0;
+    if (ret > 0) {
+        ret = tt_frame_links(gap, &f) ? add_frame(s, f.offset) : 0;
+    }
+    return ret;
 }
 
 static int add_notables(struct skip *s, uint8_t *head)
@@ -80,11 +101,15 @@ static int add_notables(struct skip *s, uint8_t *head)
 
     while (ret > 0 && in_segment(s, at)) {
         struct tt_frame f;
+        bool gap = false;
 
         ret = get_frame(s, at, head, &f);
         if (ret > 0) {
-            ret = has_notable(&f, head + HEADER) ? add_frame(s, at) : 0;
+            ret = has_notable(&f, head + HEADER, &gap) ? add_frame(s, at) : 0;
             at = f.notable_offset; /* valid: it is below f.offset */
+        }
+        if (ret > 0 && gap) {
+            ret = add_follower(s, &f, head);
         }
     }
     return ret;

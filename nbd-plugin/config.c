@@ -38,6 +38,7 @@ const char config_help[] =
     "at=<TIME>          The moment of the default export (default latest).\n"
     "single=<EXPORT>    Serve this [NAME@]TIME and refuse every other name.\n"
     "disk=<PATH|URI>    The live disk, if not as recorded.\n"
+    "index=<DIR>        Keep indexes there, not beside the journals.\n"
     "tz=<ZONE>          The zone of times that are given without one.\n"
     "name=<NAME>        The journal's name in NAME@TIME (default FILE).\n";
 
@@ -188,11 +189,14 @@ int config_set(struct serving *all, const char *key, const char *value)
     if (!strcmp(key, "single")) {
         return set_once(key, &all->single, copy(value));
     }
+    if (!strcmp(key, "index")) {
+        return set_once(key, &journal_index, nbdkit_absolute_path(value));
+    }
     if (!strcmp(key, "tz")) {
         return set_once(key, &tz, copy(value));
     }
     nbdkit_error("unknown parameter %s=: there are journal=, machine=, dir=, "
-                 "at=, single=, disk=, tz= and name=",
+                 "at=, single=, disk=, index=, tz= and name=",
                  key);
     return -1;
 }
@@ -586,6 +590,7 @@ void config_free(struct serving *all)
     if (settings) {
         g_ptr_array_unref(settings);
     }
+    free(journal_index);
     free(tz);
     free(early_disk);
     free(early_name);

@@ -23,6 +23,8 @@
 /* How often a file may be exchanged while it is opened */
 #define OPEN_TRIES 10
 
+char *journal_index;
+
 /* ---- open --------------------------------------------------------------- */
 
 static bool file_id(const char *path, struct file_id *ret)
@@ -47,7 +49,11 @@ static int open_same(struct journal *j, const char *disk, bool *ret_same,
 {
     struct file_id after;
     bool there = file_id(j->path, &j->id);
-    int ret = tt_reader_open(j->path, disk, &j->reader, err);
+    const struct tt_reader_options options = {
+        .disk = disk,
+        .index = journal_index,
+    };
+    int ret = tt_reader_open_with(j->path, &options, &j->reader, err);
 
     if (ret < 0) {
         return ret;
@@ -113,6 +119,11 @@ bool journal_replaced(const struct journal *j)
 const char *journal_warning(const struct journal *j)
 {
     return tt_reader_disk(j->reader) ? tt_reader_disk_problem(j->reader) : "";
+}
+
+char *journal_index_note(const struct journal *j)
+{
+    return tt_reader_index_note(j->reader);
 }
 
 int journal_refresh(struct journal *j, struct tt_error *err)

@@ -16,6 +16,10 @@
  */
 struct journal;
 
+/* Where all look for indexes, and keep them; NULL: where they usually lie.
+ * Owned; does not change after the configuration. */
+extern char *journal_index;
+
 int journal_open(const char *path, const char *disk, struct journal **ret,
                  struct tt_error *err);
 struct journal *journal_ref(struct journal *j);
@@ -25,6 +29,8 @@ void journal_unref(struct journal *j); /* may be NULL */
 bool journal_replaced(const struct journal *j);
 /* One line that the user should know of the live disk, or "". */
 const char *journal_warning(const struct journal *j);
+/* One line if its index is not where a user expects it, else ""; to be freed. */
+char *journal_index_note(const struct journal *j);
 
 /* -TT_ENODISK if its views need the live disk and there is none. */
 int journal_usable(struct journal *j, struct tt_error *err);

@@ -111,6 +111,7 @@ static void ttview_dump_plugin(void)
 static int open_journal(struct served *s, struct tt_error *err)
 {
     struct journal *j;
+    char *note;
     int ret = served_journal(s, &j, err);
 
     if (ret < 0) {
@@ -119,6 +120,11 @@ static int open_journal(struct served *s, struct tt_error *err)
     if (journal_warning(j)[0]) {
         warn("%s", journal_warning(j));
     }
+    note = journal_index_note(j);
+    if (note && note[0]) {
+        warn("%s", note);
+    }
+    free(note);
     journal_unref(j);
     return 0;
 }

@@ -201,7 +201,7 @@ static void warn_once(struct job *j, const char *message)
 
 static int follow_one(struct job *j)
 {
-    struct tt_store_work w = { .named = true };
+    struct tt_store_work w = { .named = true, .at_least = 1 };
     gint64 began = g_get_monotonic_time();
     struct tt_error err;
     int r = 0;

@@ -232,9 +232,14 @@ static void text_damage(const struct info *info)
     }
     g = tt_history_gaps(info->j->history, &count);
     for (size_t i = 0; i < count; i++) {
-        printf("%-18s seq:%" PRIu64 ", %s to %s: not all was recorded\n", "GAP",
-               g[i].seq, tt_time_format(g[i].from_time, from),
-               tt_time_format(g[i].to_time, to));
+        bool open = g[i].flags & TT_GAP_OPEN;
+
+        if (!g[i].closed) {
+            printf("%-18s seq:%" PRIu64 ", %s %s%s: not all was recorded\n",
+                   "GAP", g[i].seq, tt_time_format(g[i].from_time, from),
+                   open ? "on" : "to ",
+                   open ? "" : tt_time_format(g[i].to_time, to));
+        }
     }
 }
 
@@ -262,10 +267,14 @@ static const char *state(const struct info *info)
 static void text_health(const struct info *info)
 {
     const struct tt_history_stats *st = &info->stats;
-    size_t damages, gaps;
+    const struct tt_gap *g;
+    size_t damages, count, gaps = 0;
 
     tt_history_damages(info->j->history, &damages);
-    tt_history_gaps(info->j->history, &gaps);
+    g = tt_history_gaps(info->j->history, &count);
+    for (size_t i = 0; i < count; i++) {
+        gaps += !g[i].closed; /* who has closed it counts */
+    }
     text_damage(info);
     printf("%-18s %s, %zu damaged place%s in frames, %zu gap%s\n", "health",
            state(info), damages, damages == 1 ? "" : "s", gaps,
@@ -461,10 +470,17 @@ static void json_damage(JsonBuilder *b, const struct info *info)
     g = tt_history_gaps(info->j->history, &count);
     array(b, "gaps");
     for (size_t i = 0; i < count; i++) {
+        if (g[i].closed) {
+            continue; /* the one that has closed it knows more */
+        }
         json_builder_begin_object(b);
         json_int(b, "seq", g[i].seq);
         json_time(b, "from_time", g[i].from_time);
-        json_time(b, "to_time", g[i].to_time);
+        if (g[i].flags & TT_GAP_OPEN) {
+            json_bool(b, "open", true);
+        } else {
+            json_time(b, "to_time", g[i].to_time);
+        }
         json_builder_end_object(b);
     }
     json_builder_end_array(b);

@@ -63,6 +63,14 @@ bool tt_pending_read(const struct tt_pending *p, uint64_t offset,
 /* Lengths of the versions: each counts whole until it is released, a ZERO
  * too. */
 uint64_t tt_pending_bytes(const struct tt_pending *p);
+/*
+ * What a version at [offset, offset + length) may need of the journal before
+ * it can go to the disk, if none of its blocks was ever captured: pre-images of
+ * whole blocks, and their share of frames.
+ */
+uint64_t tt_pending_capture(uint64_t offset, uint64_t length);
+/* The same for all that is pending */
+uint64_t tt_pending_captures(const struct tt_pending *p);
 /* Is anything pending at all, in flight or not durable? */
 bool tt_pending_empty(const struct tt_pending *p);
 /* Bytes that are not durable yet, and the newest sequence among them, or 0 */

@@ -480,12 +480,16 @@ struct tt_recovery {
     uint64_t map_prev;          /* newest CHECKPOINT with a part of the map */
     uint32_t map_links;         /* how many make up the map */
     bool resized;               /* a RESIZE above level_seq is to be redone */
+    uint64_t *sizes;            /* before and after each of these */
+    size_t size_count;
     /*
      * A GAP that nothing closes, or 0.  What the disk holds is unknown then:
-     * there are no samples, and all blocks count as captured.
+     * there are no samples, and all blocks count as captured.  (A GAP behind
+     * which its own session appended nothing closes none: that append may have
+     * failed, and the gap gone on.)
      */
     uint64_t open_gap;
-    uint64_t gap_from_seq; /* what that one says of its beginning */
+    uint64_t gap_from_seq, gap_from_epoch; /* what it says of its beginning */
     int64_t gap_from_time;
     bool has_boot_id; /* of the last session: */
     uint8_t boot_id[TT_UUID_SIZE];
@@ -609,6 +613,8 @@ struct tt_gap {
     uint64_t seq, from_seq, opens_seq;
     int64_t from_time, to_time;
     uint32_t reason, flags, range_count;
+    bool followed; /* its own session went on behind it: it was appended */
+    bool closed;   /* it was open, and another one has ended it */
 };
 
 struct tt_history *tt_history_new(void);

@@ -250,7 +250,7 @@ static bool is_named(void *opaque, const char *name)
 {
     const struct tt_index_set *set = opaque;
 
-    for (size_t i = 0; i < set->count; i++) {
+    for (size_t i = 0; set && i < set->count; i++) {
         char run[TT_INDEX_NAME_SIZE];
 
         tt_index_dir_run_name(tt_run_info(set->runs[i])->id, run);
@@ -492,6 +492,8 @@ static int extend_locked(struct extension *x)
     int r = present(x->s, x->work, &base, x->err);
 
     if (r == 0) {
+        /* what one who was killed has left, or what does not fit */
+        tt_index_dir_clean(&x->s->dir, is_named, base);
         r = begin(x, base);
     }
     return r == 0 ? work(x) : r;
@@ -592,6 +594,7 @@ int tt_store_extend(struct tt_store *s, struct tt_store_work *work,
         due = true;
         r = 0;
     }
+    due |= work->at_least == 0 && s->dir.fd >= 0 && s->dir.writable;
     for (unsigned i = 0; r == 0 && due && i < TRIES; i++) {
         struct extension x = { .s = s, .work = work, .err = err };
         bool again;

@@ -41,7 +41,8 @@ struct tt_run *const *tt_index_set_runs(const struct tt_index_set *set,
 struct tt_store_work {
     /*
      * Something is done only if so many bytes of the journal can be covered
-     * that are not yet; 0: whatever there is.
+     * that are not yet; 0: whatever there is, and what a killed process has
+     * left is removed.
      */
     uint64_t at_least;
     bool wait;  /* until another process that is at it has ended */

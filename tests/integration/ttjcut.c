@@ -19,7 +19,9 @@
  *   count                            how often each was called, as JSON
  *   fail EXPORT KIND N COUNT ERRNO   the N-th call from now on (1: the next)
  *                                    and COUNT in all (0: for good) fail
+ *   late EXPORT KIND N COUNT ERRNO   the same, but all of it has happened
  *   hold EXPORT KIND N               they are not answered from the N-th on
+ *   go EXPORT KIND                   ends that; what is held goes on
  *   delay EXPORT KIND MICROSECONDS   each takes up to so long
  *   clear                            end all of these; what is held goes on
  *   evict                            what is clean is read from the medium
@@ -82,7 +84,8 @@ struct export
     uint64_t *differ; /* cache and medium may differ: all of dirty, and */
                       /* what failed flushes have lost */
     uint64_t calls[KINDS];
-    uint64_t failed; /* of the calls */
+    uint64_t cleared[KINDS]; /* what is held waits until this changes */
+    uint64_t failed;         /* of the calls */
     unsigned held;
     unsigned survive; /* a cut, in percent */
 };
@@ -92,7 +95,7 @@ struct connection {
     uint64_t left; /* as it was when the connection was made */
 };
 
-enum what { FAIL, HOLD, DELAY };
+enum what { FAIL, LATE, HOLD, DELAY };
 
 struct rule {
     enum what what;
@@ -109,7 +112,6 @@ static struct export exports[EXPORTS];
 static int export_count;
 static struct rule rules[RULES];
 static int rule_count;
-static uint64_t rules_cleared; /* how often: what waits for a rule looks here */
 static bool on = true;
 static uint64_t left;      /* how often clients were left to die */
 static uint64_t cut_after; /* calls until the cut; 0: none is planned */
@@ -253,7 +255,7 @@ static void cut(void)
 /*
  * What every call does first: it is counted, and then delayed, held, told to
  * fail, or the power is cut before it.  Returns the errno to fail with, with
- * lock held.
+ * lock held; a negative one if it happens all the same.
  */
 static int begin(const struct connection *c, enum kind kind)
 {
@@ -282,22 +284,22 @@ static int begin(const struct connection *c, enum kind kind)
             (r->count && r->seen - r->first >= r->count)) {
             continue;
         }
-        if (r->what == FAIL) {
-            error = r->value;
+        if (r->what == FAIL || r->what == LATE) {
+            error = r->what == FAIL ? r->value : -r->value;
         } else if (r->what == HOLD) {
             hold = true;
         } else if (r->value > 0) {
             delay = chance() % r->value;
         }
     }
-    cleared = rules_cleared;
+    cleared = e->cleared[kind];
     if (delay) {
         pthread_mutex_unlock(&lock);
         usleep(delay);
         pthread_mutex_lock(&lock);
     }
     e->held++;
-    while (!on || c->left != left || (hold && cleared == rules_cleared)) {
+    while (!on || c->left != left || (hold && cleared == e->cleared[kind])) {
         pthread_cond_wait(&changed, &lock);
     }
     e->held--;
@@ -309,7 +311,7 @@ static int end(int error)
 {
     pthread_mutex_unlock(&lock);
     if (error) {
-        nbdkit_set_error(error);
+        nbdkit_set_error(abs(error));
         return -1;
     }
     return 0;
@@ -333,8 +335,8 @@ static int change(struct connection *c, enum kind kind, const void *buf,
 {
     int error = begin(c, kind);
 
-    write_cache(c->e, offset, count, buf, error);
-    if (!error && flags & NBDKIT_FLAG_FUA) {
+    write_cache(c->e, offset, count, buf, error > 0);
+    if (error <= 0 && flags & NBDKIT_FLAG_FUA) {
         flush_range(c->e, offset, count);
     }
     return end(error);
@@ -364,7 +366,7 @@ static int ttjcut_flush(void *handle, uint32_t flags)
     int error = begin(c, FLUSH);
 
     (void)flags;
-    flush_cache(c->e, error);
+    flush_cache(c->e, error > 0);
     return end(error);
 }
 
@@ -475,7 +477,7 @@ static const char *add_rule(enum what what, const char *line)
     struct rule r = { .what = what, .first = 1 };
     int n;
 
-    if (what == FAIL) {
+    if (what == FAIL || what == LATE) {
         n = sscanf(line, "%31s %31s %" SCNu64 " %" SCNu64 " %d", export, kind,
                    &r.first, &r.count, &r.value) == 5;
     } else if (what == HOLD) {
@@ -492,6 +494,42 @@ static const char *add_rule(enum what what, const char *line)
         return "error: arguments\n";
     }
     rules[rule_count++] = r;
+    return "ok\n";
+}
+
+/* What is held of these calls goes on; with @end_rules no more of them is. */
+static void let_go(int export, int kind, bool end_rules)
+{
+    for (int i = 0; i < rule_count;) {
+        struct rule *r = &rules[i];
+
+        if (end_rules && r->what == HOLD && r->export == export &&
+            r->kind == kind) {
+            *r = rules[--rule_count];
+        } else {
+            i++;
+        }
+    }
+    for (int n = 0; n < export_count; n++) {
+        for (int k = 0; k < KINDS; k++) {
+            exports[n].cleared[k] +=
+                (export == ANY || export == n) && (kind == ANY || kind == k);
+        }
+    }
+    pthread_cond_broadcast(&changed);
+}
+
+static const char *command_go(const char *arguments)
+{
+    char export[32], kind[32];
+    int e, k;
+
+    if (sscanf(arguments, "%31s %31s", export, kind) != 2 ||
+        (e = find_export(export)) == -2 ||
+        (k = find(kind, kind_names, KINDS)) == -2) {
+        return "error: arguments\n";
+    }
+    let_go(e, k, true);
     return "ok\n";
 }
 
@@ -557,14 +595,17 @@ static const char *command(const char *line, FILE *out)
         return NULL;
     } else if (strcmp(word, "fail") == 0) {
         return add_rule(FAIL, rest);
+    } else if (strcmp(word, "late") == 0) {
+        return add_rule(LATE, rest);
+    } else if (strcmp(word, "go") == 0) {
+        return command_go(rest);
     } else if (strcmp(word, "hold") == 0) {
         return add_rule(HOLD, rest);
     } else if (strcmp(word, "delay") == 0) {
         return add_rule(DELAY, rest);
     } else if (strcmp(word, "clear") == 0) {
         rule_count = 0;
-        rules_cleared++;
-        pthread_cond_broadcast(&changed);
+        let_go(ANY, ANY, false);
     } else if (strcmp(word, "evict") == 0) {
         for (int n = 0; n < export_count; n++) {
             evict(&exports[n]);

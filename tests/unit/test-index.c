@@ -379,6 +379,109 @@ START_TEST(destroyed_after)
 }
 END_TEST
 
+/* ---- gaps -------------------------------------------------------------- */
+
+/* Returns its number. */
+static uint64_t gap(struct unit *u, uint64_t opens_seq, uint32_t flags)
+{
+    struct tt_gap_body b = {
+        .from_seq = tt_put64(u->sw.tip->last_seq),
+        .opens_seq = tt_put64(opens_seq),
+        .reason = tt_put32(TT_GAP_PAUSED),
+        .flags = tt_put32(flags),
+        .range_count = tt_put32(1),
+    };
+    struct tt_range range = { tt_put64(512 * sim_random(&u->world, 60)),
+                              tt_put64(512 * (1 + sim_random(&u->world, 60))) };
+    uint8_t body[sizeof(b) + sizeof(range)];
+    struct tt_request req = { .kind = TT_KIND_GAP,
+                              .flags = TT_RECORD_INLINE,
+                              .payload = body,
+                              .payload_length = sizeof(body) };
+
+    memcpy(body, &b, sizeof(b));
+    memcpy(body + sizeof(b), &range, sizeof(range));
+    OK(&u->sw, sw_append(&u->sw, &req, 1));
+    return u->sw.tip->last_seq;
+}
+
+static void same_gaps(struct unit *u, struct simindex *x)
+{
+    struct tt_source src = sw_quiet_source(&u->sw);
+    struct tt_history *with = tt_history_new(), *without = tt_history_new();
+    struct tt_error err = { 0 };
+    const struct tt_gap *a, *b;
+    size_t n, m, followed = 0, closed = 0;
+
+    ck_assert_msg(si_open(x, with, &src, &err) == 0, "%s", err.message);
+    ck_assert_int_eq(tt_history_load(without, &src, &err), 0);
+    a = tt_history_gaps(with, &n);
+    b = tt_history_gaps(without, &m);
+    ck_assert_uint_eq(n, m);
+    for (size_t i = 0; i < n; i++) {
+        ck_assert_uint_eq(a[i].seq, b[i].seq);
+        ck_assert_uint_eq(a[i].from_seq, b[i].from_seq);
+        ck_assert_uint_eq(a[i].range_count, b[i].range_count);
+        ck_assert_int_eq(a[i].followed, b[i].followed);
+        ck_assert_int_eq(a[i].closed, b[i].closed);
+        followed += a[i].followed;
+        closed += a[i].closed;
+    }
+    ck_assert(followed > 0 && followed < n && closed > 0 && closed < n / 2);
+    tt_history_free(with);
+    tt_history_free(without);
+    si_close(x);
+}
+
+/* Gaps in the midst of a segment and at its end, gone on behind or not. */
+START_TEST(gaps)
+{
+    struct simindex x;
+    struct unit u;
+
+    si_init(&x, 8);
+    unit_begin(&u, 70);
+    for (unsigned i = 0; i < 6; i++) {
+        uint64_t open;
+
+        if (i >= 3) {
+            /* the closing one is to be the segment's last frame, or nearly */
+            unit_fill_segment(&u, 512 * (i - 2));
+        }
+        open = gap(&u, 0, TT_GAP_OPEN);
+        if (i % 3 == 0) {
+            unit_write(&u, 0, 4096);
+        }
+        gap(&u, open, 0);
+        if (i % 3 != 1) {
+            unit_write(&u, 4096 * i, 512);
+        }
+        OK(&u.sw, sw_flush(&u.sw));
+        if (i % 3 == 1) {
+            sw_abandon(&u.sw);
+            OK(&u.sw, sw_open(&u.sw));
+        }
+        extend(&x, &u, true);
+    }
+    /* one that nothing of its session follows */
+    gap(&u, gap(&u, 0, TT_GAP_OPEN), 0);
+    OK(&u.sw, sw_journal_flush(&u.sw));
+    sw_abandon(&u.sw);
+    OK(&u.sw, sw_open(&u.sw));
+    for (unsigned i = 0; i < 3; i++) {
+        fill(&u);
+        OK(&u.sw, sw_flush(&u.sw));
+        extend(&x, &u, i % 2);
+    }
+    extend(&x, &u, true);
+    ck_assert_uint_ge(runs_of(&x, &u), 1);
+    same_gaps(&u, &x);
+    same_answers(&u, &x);
+    si_clear(&x);
+    unit_end(&u);
+}
+END_TEST
+
 /* ---- other journals ---------------------------------------------------- */
 
 static int opens(struct simindex *x, const struct tt_source *src)
@@ -656,6 +759,7 @@ int main(void)
         &an_undurable_segment_is_not_covered,
         &destroyed_before,
         &destroyed_after,
+        &gaps,
         &another_journal_is_refused,
         &another_future_is_refused,
         &a_damaged_catalog_is_refused,

@@ -213,6 +213,134 @@ START_TEST(gaps_have_no_samples)
 }
 END_TEST
 
+/* To recovery and to a reader of the newest moment */
+static void check_gap_open(struct unit *u, bool open)
+{
+    struct tt_source src = sw_quiet_source(&u->sw);
+    struct tt_history *h = tt_history_new();
+    struct tt_error err = { 0 };
+    struct tt_recovery r;
+    struct tt_moment m;
+
+    recover(u, &r);
+    ck_assert(!r.open_gap == !open);
+    tt_recovery_clear(&r);
+    ck_assert_int_eq(tt_history_load(h, &src, &err), 0);
+    ck_assert_int_eq(tt_moment_resolve(h, "latest", NULL, 0, &m, &err), 0);
+    ck_assert_msg(!strstr(m.note, " on (seq:") == !open, "%s", m.note);
+    tt_history_free(h);
+}
+
+/*
+ * A GAP whose append has failed may be whole all the same.  Its writer went on
+ * unrecorded, so it must not end the gap for those who find it: not as it is,
+ * and not once the next session has made it durable.
+ */
+START_TEST(a_failed_append_closes_no_gap)
+{
+    for (int power = 0; power < 2; power++) {
+        uint64_t open;
+        struct unit u;
+
+        unit_begin(&u, 7);
+        unit_write(&u, 0, 4096);
+        OK(&u.sw, sw_flush(&u.sw));
+        open = append_gap(&u, 0, TT_GAP_OPEN, 0, 0);
+        OK(&u.sw, sw_durable(&u.sw));
+        append_gap(&u, open, 0, 4096, 4096);
+        OK(&u.sw, sw_journal_flush(&u.sw));
+        check_gap_open(&u, true);
+        if (power) {
+            sw_power_cut(&u.sw);
+        } else {
+            sw_kill(&u.sw);
+        }
+        u.sw.damage_ok = true; /* the model knows no gaps */
+        OK(&u.sw, sw_open(&u.sw));
+        check_gap_open(&u, true);
+        append_gap(&u, open, 0, 0, 0);
+        check_gap_open(&u, true);
+        OK(&u.sw, sw_durable(&u.sw));
+        check_gap_open(&u, false);
+        unit_end(&u);
+    }
+}
+END_TEST
+
+/* What a later session says of the gap's beginning is what the GAP said. */
+START_TEST(a_gap_keeps_its_beginning)
+{
+    struct tt_gap_body body = {
+        .from_seq = tt_put64(2),
+        .from_epoch = tt_put64(41),
+        .from_time = tt_put64(77),
+        .flags = tt_put32(TT_GAP_OPEN),
+    };
+    const struct tt_request req = {
+        .kind = TT_KIND_GAP,
+        .flags = TT_RECORD_INLINE,
+        .payload = &body,
+        .payload_length = sizeof(body),
+    };
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 8);
+    OK(&u.sw, sw_append(&u.sw, &req, 1));
+    unit_step_clock(&u, -3600);
+    OK(&u.sw, sw_durable(&u.sw));
+    recover(&u, &r);
+    ck_assert_uint_eq(r.gap_from_seq, 2);
+    ck_assert_uint_eq(r.gap_from_epoch, 41);
+    ck_assert_int_eq(r.gap_from_time, 77);
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
+static bool is_size(const struct tt_recovery *r, uint64_t size)
+{
+    struct tt_error err = { 0 };
+    bool shrunk;
+    int ret = tt_prove_size(r, size, &shrunk, &err);
+
+    ck_assert(!shrunk);
+    ck_assert(ret == 0 || (err.code == TT_EOTHERDISK && strlen(err.message)));
+    return ret == 0;
+}
+
+/* A RESIZE to be redone excuses the sizes that it names, and no other. */
+START_TEST(sizes_are_named)
+{
+    struct tt_recovery r;
+    struct unit u;
+
+    unit_begin(&u, 9);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_resize(&u.sw, 40960));
+    OK(&u.sw, sw_flush(&u.sw));
+    recover(&u, &r);
+    ck_assert(!r.resized);
+    ck_assert(is_size(&r, 40960));
+    ck_assert(!is_size(&r, SIM_DISK_MAX));
+    ck_assert(!is_size(&r, 40960 + 512));
+    tt_recovery_clear(&r);
+    OK(&u.sw, sw_resize(&u.sw, 45056));
+    OK(&u.sw, sw_resize(&u.sw, 53248));
+    recover(&u, &r);
+    ck_assert(r.resized);
+    ck_assert(is_size(&r, 40960));
+    ck_assert(is_size(&r, 45056));
+    ck_assert(is_size(&r, 53248));
+    ck_assert(!is_size(&r, SIM_DISK_MAX));
+    ck_assert(!is_size(&r, 40960 - 512));
+    ck_assert(!is_size(&r, 49152));
+    ck_assert(!is_size(&r, 0));
+    tt_recovery_clear(&r);
+    unit_end(&u);
+}
+END_TEST
+
 /*
  * A redo is what the record wrote, also where newer ones left only a part of
  * it; and what is damaged is not redone, but the rest of the record is.
@@ -383,6 +511,9 @@ int main(void)
                                    &newest_only_and_complete,
                                    &samples_tell_the_disk,
                                    &gaps_have_no_samples,
+                                   &a_failed_append_closes_no_gap,
+                                   &a_gap_keeps_its_beginning,
+                                   &sizes_are_named,
                                    &redo_is_checked,
                                    &takes_time_by_the_tail,
                                    &map_with_a_hole,

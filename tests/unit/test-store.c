@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <posix/file.h>
 #include <posix/reader.h>
 #include <posix/store.h>
@@ -302,6 +303,33 @@ static void drop(int dir, const char *name, void *opaque)
     ck_assert_int_eq(unlinkat(dir, name, 0), 0);
 }
 
+static void add_name(int dir, const char *name, void *opaque)
+{
+    GString *names = opaque;
+
+    (void)dir;
+    g_string_append(names, name);
+}
+
+/* The index has no run any more that it had when @names were taken. */
+static void check_remade(const struct world *w, GString *names)
+{
+    GString *now = g_string_new(NULL);
+
+    ck_assert_uint_eq(each_file(w, "run-", add_name, now), 1);
+    ck_assert_ptr_null(strstr(names->str, now->str));
+    g_string_free(now, TRUE);
+    g_string_free(names, TRUE);
+}
+
+static GString *run_names(const struct world *w)
+{
+    GString *names = g_string_new(NULL);
+
+    each_file(w, "run-", add_name, names);
+    return names;
+}
+
 /* ---- tests ------------------------------------------------------------- */
 
 START_TEST(index_is_made_and_used)
@@ -360,29 +388,29 @@ END_TEST
 
 START_TEST(damaged_pages)
 {
+    /* all from there on; the header is the first page */
+    static off_t places[] = { 4096, 0 };
     struct world w;
-    struct tt_reader *r;
-    off_t from = 4096, none = 0, header = 4096;
 
     world_begin(&w, 4, 8);
     check_views(&w);
     for (unsigned i = 0; i < 4; i++) {
-        ck_assert_uint_ge(each_file(&w, "run-", i % 2 ? cut : damage,
-                                    i == 0   ? &from
-                                    : i == 1 ? &header
-                                    : i == 2 ? (void *)&none
-                                             : (void *)&none),
-                          1);
+        file_fn *harm = i % 2 ? cut : damage;
+        GString *names = run_names(&w);
+        struct tt_reader *r;
+
+        ck_assert_uint_ge(each_file(&w, "run-", harm, &places[i / 2]), 1);
         check_views(&w);
-        ck_assert_uint_gt(indexed(&w), 0);
+        check_remade(&w, names);
         /* and behind an open reader, which has read but the headers */
         r = open_reader(&w);
-        each_file(&w, "run-", i % 2 ? cut : damage, &from);
+        names = run_names(&w);
+        each_file(&w, "run-", harm, &places[0]);
         check_reader(&w, r);
+        check_remade(&w, names);
         check_reader(&w, r);
         tt_reader_close(r);
         check_views(&w);
-        ck_assert_uint_gt(indexed(&w), 0);
     }
     world_end(&w);
 }
@@ -632,6 +660,31 @@ START_TEST(one_at_a_time)
 }
 END_TEST
 
+/* Many small runs become few. */
+START_TEST(runs_are_merged)
+{
+    struct world w;
+    struct tt_error err;
+    unsigned merged = 0;
+
+    world_begin(&w, 13, 5);
+    for (unsigned i = 0; i < 12; i++) {
+        struct tt_store_work work = { 0 };
+
+        record(&w, 1);
+        ck_assert_msg(extend(&w, &work, &err) == 0, "%s", err.message);
+        merged += work.runs_merged;
+        ck_assert_uint_eq(each_file(&w, "new-", NULL, NULL), 0);
+        if (i % 4 == 3) {
+            check_views(&w);
+        }
+    }
+    ck_assert_uint_ge(merged, 8);
+    ck_assert_uint_lt(each_file(&w, "run-", NULL, NULL), 8);
+    world_end(&w);
+}
+END_TEST
+
 /* ---- threads ----------------------------------------------------------- */
 
 struct thread {
@@ -726,6 +779,7 @@ int main(void)
                                  &foreign_index,
                                  &no_room,
                                  &one_at_a_time,
+                                 &runs_are_merged,
                                  &threads,
                                  NULL,
                              });

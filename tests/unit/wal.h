@@ -315,7 +315,7 @@ struct sim {
         uint64_t seq;
         bool queued;
     } rz;
-    uint64_t resize_seq; /* of the last RESIZE */
+    uint64_t change_seq; /* of the last WRITE, ZERO or RESIZE */
     uint64_t checkpoint_seq;
 
     struct tt_history *reader; /* that follows, also across crashes */

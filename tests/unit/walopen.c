@@ -315,7 +315,19 @@ static int capture(struct sim *s, const struct tt_recovery *r)
     return ret < 0 ? ret : make_durable(s);
 }
 
-static int start(struct sim *s, struct tt_recovery *r)
+/* The disk has a size that a crash may have left it with. */
+static int check_size(struct sim *s, const struct tt_recovery *r,
+                      bool *ret_shrunk)
+{
+    struct tt_error err = { 0 };
+
+    return tt_prove_size(r, (uint64_t)s->d.size * WAL_SECTOR, ret_shrunk,
+                         &err) < 0
+               ? sim_wrong(s, "the disk is refused: %s", err.message)
+               : 0;
+}
+
+static int start(struct sim *s, struct tt_recovery *r, bool shrunk)
 {
     unsigned size = (unsigned)(r->scan.disk_size / WAL_SECTOR);
     bool same_boot = !s->tip->parent || s->tip->boot == s->boot;
@@ -341,11 +353,11 @@ static int start(struct sim *s, struct tt_recovery *r)
     s->unmapped = r->unmapped;
     s->map_prev = r->map_prev;
     r->unmapped = NULL;
-    if (s->d.size < size && !r->resized) {
+    if (shrunk) {
         ret = append_shrink(s);
-        s->resize_seq = s->tip->last_seq;
+        s->change_seq = s->tip->last_seq;
     } else if (r->resized) {
-        s->resize_seq = r->scan.last_seq;
+        s->change_seq = r->scan.last_seq;
     }
     if (ret == 0) {
         ret = capture(s, r);
@@ -377,6 +389,7 @@ int sim_open(struct sim *s, bool power)
     struct tt_error err = { 0 };
     struct tt_recovery r;
     struct node *end;
+    bool shrunk = false;
     int ret = check_disk_alone(s);
 
     if (ret < 0) {
@@ -394,7 +407,10 @@ int sim_open(struct sim *s, bool power)
         ret = check_samples(s, &r);
     }
     if (ret == 0) {
-        ret = start(s, &r);
+        ret = check_size(s, &r, &shrunk);
+    }
+    if (ret == 0) {
+        ret = start(s, &r, shrunk);
     }
     tt_recovery_clear(&r);
     if (ret < 0) {

@@ -529,7 +529,7 @@ static void resized(struct sim *s, uint64_t seq)
 {
     unsigned from = (s->rz.old + WAL_PER_BLOCK - 1) & ~(WAL_PER_BLOCK - 1);
 
-    s->resize_seq = seq;
+    s->change_seq = seq;
     if (s->rz.size > s->rz.old) {
         if (s->rz.size > from) {
             uint32_t born = blocks_of(from, s->rz.size - from);
@@ -556,6 +556,7 @@ static int record_complete(struct sim *s, struct rec *r, uint64_t seq)
 
     switch (r->purpose) {
     case FOR_GUEST:
+        s->change_seq = seq;
         if (!tt_pending_add(s->pending, seq, q->kind, q->flags, q->disk_offset,
                             q->disk_length, q->payload, r->owner)) {
             return sim_wrong(s, "out of memory");
@@ -952,13 +953,13 @@ static bool others_active(const struct sim *s)
 }
 
 /*
- * A disk that is shorter than a RESIZE above the last CHECKPOINT says may lack
- * that RESIZE, or have a later shrink already.  So that it can be told, no
- * shrink begins while there is one.
+ * A disk that is shorter than the journal says may lack a RESIZE above the last
+ * CHECKPOINT, or have a later shrink already.  So that it can be told, no shrink
+ * begins before a durable CHECKPOINT says that all changes are level.
  */
-static bool resizes_are_level(const struct sim *s)
+static bool changes_are_level(const struct sim *s)
 {
-    return s->resize_seq <= s->checkpoint_level &&
+    return s->change_seq <= s->checkpoint_level &&
            s->checkpoint_seq <= s->w.durable_seq;
 }
 
@@ -997,7 +998,7 @@ static void step_resize(struct sim *s)
             break;
         }
         if (s->rz.size < s->rz.old) {
-            if (!resizes_are_level(s)) {
+            if (!changes_are_level(s)) {
                 break;
             }
             s->rz.stage = R_CAPTURE;
@@ -1114,7 +1115,7 @@ static bool can(struct sim *s, enum action a)
         return !s->disk_bad && writebacks(s) < WRITEBACKS &&
                (s->rz.stage == R_NONE ||
                 (s->rz.stage == R_QUIESCE &&
-                 (others_active(s) || !resizes_are_level(s))));
+                 (others_active(s) || !changes_are_level(s))));
     case A_WRITEBACK:
         return writebacks(s);
     case A_DISK_FLUSH:
@@ -1343,7 +1344,7 @@ void sim_abandon(struct sim *s)
     s->rz.stage = R_NONE;
     s->footer_part = 0;
     s->level = s->checkpoint_level = 0;
-    s->resize_seq = s->checkpoint_seq = 0;
+    s->change_seq = s->checkpoint_seq = 0;
     s->map_prev = 0;
     s->open = false;
 }
