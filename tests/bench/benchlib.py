@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the benchmarks share, on top of the integration tests' module."""
 import os
+import statistics
 import subprocess
 import sys
 
@@ -9,17 +10,18 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from ttjtest import Failed, KIB, MIB, die_with_parent
 
 RUN_LIMIT = 300  # seconds that a program may take
+RESAMPLES = 2000
 ZEROES = bytes(MIB)
 
 
-def run(args, **kwargs):
+def run(args, limit=RUN_LIMIT, **kwargs):
     """Runs a program, which must succeed; its stdout."""
     try:
         p = subprocess.run(args, text=True, capture_output=True,
-                           stdin=subprocess.DEVNULL, timeout=RUN_LIMIT,
+                           stdin=subprocess.DEVNULL, timeout=limit,
                            preexec_fn=die_with_parent, **kwargs)
     except subprocess.TimeoutExpired:
-        raise Failed(f'{" ".join(args)}: not done after {RUN_LIMIT} s')
+        raise Failed(f'{" ".join(args)}: not done after {limit} s')
     if p.returncode:
         raise Failed(f'{" ".join(args)}: exit status {p.returncode}: '
                      f'{(p.stderr or p.stdout).strip()}')
@@ -47,3 +49,24 @@ def write_zeroes(path, length):
         for at in range(0, length, MIB):
             f.write(ZEROES[:min(MIB, length - at)])
         os.fsync(f.fileno())
+
+
+def interval(values, rng):
+    """95 % interval of the median, by bootstrap."""
+    n = len(values)
+    if n < 2:
+        return None
+    medians = sorted(statistics.median(rng.choices(values, k=n))
+                     for _ in range(RESAMPLES))
+    return (medians[int(0.025 * RESAMPLES)],
+            medians[int(0.975 * RESAMPLES) - 1])
+
+
+def with_interval(ratio):
+    if not ratio:
+        return '-'
+    text = f'{ratio["median"]:.2f}'
+    if ratio['interval']:
+        low, high = ratio['interval']
+        text += f' [{low:.2f} {high:.2f}]'
+    return text
