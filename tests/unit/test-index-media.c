@@ -44,7 +44,7 @@ static void same_answer(const struct tt_source *src,
     }
 }
 
-/* Some of each moment; the newest ones at all places. */
+/* Some places at some moments */
 static void same_answers(struct unit *u, struct simindex *x, uint64_t seed)
 {
     struct tt_source src = sw_quiet_source(&u->sw);
@@ -61,7 +61,7 @@ static void same_answers(struct unit *u, struct simindex *x, uint64_t seed)
     ck_assert_uint_eq(n, m);
     last = tt_history_end(without)->last_seq;
     ck_assert_uint_eq(tt_history_end(with)->last_seq, last);
-    for (uint64_t seq = 0; seq <= last; seq++) {
+    for (uint64_t seq = 0; seq <= last; seq += 1 + last / 150) {
         for (uint64_t at = 512 * (seq % 7); at < SIM_DISK_MAX; at += 7 * 512) {
             same_answer(&src, with, without, seq, at, seed);
         }
@@ -136,7 +136,7 @@ static void go_on(struct unit *u, unsigned segments)
 /* Their footers are of frames that are no history. */
 START_TEST(stale_segments_are_not_skipped)
 {
-    for (uint64_t seed = 0; seed < 24; seed++) {
+    for (uint64_t seed = 0; seed < 9; seed++) {
         struct simindex x;
         struct unit u;
 
@@ -159,7 +159,7 @@ END_TEST
 /* Nor if what began behind them cannot be read any more. */
 START_TEST(stale_segments_before_a_bad_one)
 {
-    for (uint64_t seed = 0; seed < 12; seed++) {
+    for (uint64_t seed = 0; seed < 6; seed++) {
         struct simindex x;
         struct unit u;
         uint64_t start, stale;
