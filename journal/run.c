@@ -437,7 +437,10 @@ int tt_run_first(const struct tt_run *run, const struct run_lane *lane,
     known = next_start(&p, i, start, &right, &ret->next);
     tt_run_page_put(&p);
     if (!known) {
-        /* they begin, or go on, in the next leaf */
+        /* they begin, or go on, in the next leaf, if there is one */
+        if (!right.any) {
+            return damaged(run, lane->root, err);
+        }
         if (!ret->found) {
             r = leftmost(run, lane, right.page, right.level, ret, err);
         }

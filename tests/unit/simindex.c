@@ -277,7 +277,7 @@ static void drop_files(struct simindex *x, const struct tt_catalog *c)
         bool used = false;
 
         for (size_t k = 0; k < count; k++) {
-            used |= si_file_of(x, &info[k]) == x->files[i];
+            used |= !memcmp(x->files[i]->id, info[k].id, sizeof(info[k].id));
         }
         if (used) {
             x->files[kept++] = x->files[i];
