@@ -295,6 +295,21 @@ static int next_start(const struct run_page *p, unsigned from, uint64_t start,
     return *ret_next > start;
 }
 
+/* The least start above @start, from the leaf that has the last of @start. */
+static int look_behind(const struct tt_run *run, const struct run_lane *lane,
+                       uint64_t start, uint64_t *ret_next, struct tt_error *err)
+{
+    struct run_page p;
+    struct passed right;
+    int r = descend(run, lane, start, UINT64_MAX, &p, &right, err);
+
+    if (r == 0) {
+        next_start(&p, 0, start, &right, ret_next);
+        tt_run_page_put(&p);
+    }
+    return r;
+}
+
 static uint64_t round_start(const struct run_lane *lane, uint64_t start)
 {
     struct run_shape s = tt_run_shape(lane->id, true);
@@ -375,11 +390,7 @@ int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
     tt_run_page_put(&p);
     if (r == 0 && !known) {
         /* versions of this place go on in the next leaf */
-        r = descend(run, lane, start, UINT64_MAX, &p, &right, err);
-        if (r == 0) {
-            next_start(&p, 0, start, &right, &ret->next);
-            tt_run_page_put(&p);
-        }
+        r = look_behind(run, lane, start, &ret->next, err);
     }
     if (r == 0) {
         note_absent(memo, start, ret);
@@ -448,11 +459,7 @@ int tt_run_first(const struct tt_run *run, const struct run_lane *lane,
             r = damaged(run, lane->root, err);
         }
         if (r == 0) {
-            r = descend(run, lane, start, UINT64_MAX, &p, &right, err);
-        }
-        if (r == 0) {
-            next_start(&p, 0, start, &right, &ret->next);
-            tt_run_page_put(&p);
+            r = look_behind(run, lane, start, &ret->next, err);
         }
     }
     if (r == 0) {
