@@ -131,24 +131,20 @@ static int refuse(const struct view_request *req, const struct probe *p)
 static int identify(struct view *v, const struct view_request *req,
                     struct probe *p)
 {
-    const char *path = v->file ? v->file : v->device;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+    uint64_t size;
+    int fd = view_open_served(v, &size);
     int status = EXIT_OK;
 
-    if (size < 0) {
-        status = tool_fail(EXIT_NO_VIEW, "%s: %s", path, g_strerror(errno));
+    if (fd < 0) {
+        return EXIT_NO_VIEW;
+    }
+    probe_range(fd, 0, size, p);
+    if (!probe_is_fs(p)) {
+        status = refuse(req, p);
     } else {
-        probe_range(fd, 0, (uint64_t)size, p);
-        if (!probe_is_fs(p)) {
-            status = refuse(req, p);
-        } else {
-            v->fs_type = g_strdup(p->type);
-        }
+        v->fs_type = g_strdup(p->type);
     }
-    if (fd >= 0) {
-        close(fd);
-    }
+    close(fd);
     return status;
 }
 

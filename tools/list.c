@@ -8,7 +8,6 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -146,22 +145,17 @@ static void print_all(const GArray *found, const struct view_request *req,
 static int list_here(const struct view *v, const struct view_request *req,
                      const char *name, bool json)
 {
-    const char *path = v->file ? v->file : v->device;
     g_autoptr(GArray) found = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    int status = EXIT_OK;
+    uint64_t size;
+    int fd = view_open_served(v, &size);
 
-    if (size < 0) {
-        status = tool_fail(EXIT_NO_VIEW, "%s: %s", path, g_strerror(errno));
-    } else {
-        found = probe_disk(fd, (uint64_t)size);
-        print_all(found, req, name, json);
+    if (fd < 0) {
+        return EXIT_NO_VIEW;
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return status;
+    found = probe_disk(fd, size);
+    print_all(found, req, name, json);
+    close(fd);
+    return EXIT_OK;
 }
 
 /* One line of libguestfs, "DEVICE: TYPE". */

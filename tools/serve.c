@@ -216,6 +216,23 @@ static int serve_by_fuse(struct view *v, const struct view_request *req)
     return status;
 }
 
+int view_open_served(const struct view *v, uint64_t *ret_size)
+{
+    const char *path = v->file ? v->file : v->device;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+
+    if (size < 0) {
+        tool_fail(EXIT_NO_VIEW, "%s: %s", path, g_strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    *ret_size = (uint64_t)size;
+    return fd;
+}
+
 int view_attach(struct view *v, bool writable)
 {
     int status;

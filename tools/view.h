@@ -122,6 +122,8 @@ char *view_topmost(const char *target);
 void view_find_plugin(void);
 /* Makes v->file or v->device of the first disk. */
 int view_serve(struct view *v, const struct view_request *req);
+/* Opens what is served, to be read; -1 if that fails, and is told. */
+int view_open_served(const struct view *v, uint64_t *ret_size);
 /* Makes v->device of v->file, if that is not done yet. */
 int view_attach(struct view *v, bool writable);
 /* One socket for each disk; the path of number @i is view_socket(v, i). */
