@@ -26,6 +26,9 @@
 
 #include "ttjournal-int.h"
 
+/* Records that become durable while the lock is held once */
+#define DURABLE_STEP 4
+
 /* ---- frames that are not durable ----------------------------------------- */
 
 static bool ttj_has_payload(const struct tt_request *req)
@@ -82,19 +85,30 @@ static void ttj_frame_free(TTJFrame *f)
     g_free(f);
 }
 
-static void ttj_frames_drop(BDRVTtjournalState *s, uint64_t durable_seq)
+static void ttj_frames_take(BDRVTtjournalState *s, uint64_t durable_seq,
+                            TTJFrames *ret)
 {
     TTJFrame *f;
 
     while ((f = QSIMPLEQ_FIRST(&s->frames)) && f->last_seq <= durable_seq) {
         QSIMPLEQ_REMOVE_HEAD(&s->frames, next);
+        QSIMPLEQ_INSERT_TAIL(ret, f, next);
+    }
+}
+
+static void ttj_frames_free(TTJFrames *frames)
+{
+    TTJFrame *f;
+
+    while ((f = QSIMPLEQ_FIRST(frames))) {
+        QSIMPLEQ_REMOVE_HEAD(frames, next);
         ttj_frame_free(f);
     }
 }
 
 void ttj_frames_clear(BDRVTtjournalState *s)
 {
-    ttj_frames_drop(s, UINT64_MAX);
+    ttj_frames_free(&s->frames);
 }
 
 /* ---- one append ---------------------------------------------------------- */
@@ -163,9 +177,9 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
         tt_writer_failed(&s->writer, s->batch);
         return -ENOMEM;
     }
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     ret = ttj_write_frame(bs, f, who);
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     if (ret < 0) {
         tt_writer_failed(&s->writer, s->batch);
         ttj_frame_free(f);
@@ -177,49 +191,6 @@ ttj_commit_batch(BlockDriverState *bs, const TTJEntries *entries,
     s->told_seq = durable;
     s->appended_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     return 0;
-}
-
-/*
- * Appends the footer of the segment that ended.  If that fails it is tried
- * again after the next frame; a segment without a footer is none the worse.
- */
-static void coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-    uint32_t length, next_length;
-    uint8_t *body = tt_writer_footer_part(&s->writer, 0, &length);
-    int ret = 0;
-
-    for (uint32_t part = 0; body && ret == 0; part++) {
-        uint8_t *next =
-            tt_writer_footer_part(&s->writer, part + 1, &next_length);
-        TTJEntries entries = QSIMPLEQ_HEAD_INITIALIZER(entries);
-        TTJEntry e = { .data = ttj_data_new(bs, length) };
-        struct tt_append a;
-
-        ret = -ENOMEM;
-        if (e.data) {
-            memcpy(e.data->bytes, body, length);
-            e.req = (struct tt_request){
-                .kind = TT_KIND_FOOTER,
-                .flags = next ? TT_RECORD_MORE : 0,
-                .payload = e.data->bytes,
-                .payload_length = length,
-            };
-            QSIMPLEQ_INSERT_TAIL(&entries, &e, next);
-            tt_batch_reset(s->batch, &s->writer);
-            tt_batch_add(s->batch, &e.req);
-            ret = ttj_commit_batch(bs, &entries, &a);
-        }
-        ttj_data_unref(e.data);
-        free(body);
-        body = next;
-        length = next_length;
-    }
-    free(body);
-    if (ret == 0) {
-        tt_writer_footer_done(&s->writer);
-    }
 }
 
 /* A FLUSH that has not been recorded yet, as the first of the next frame */
@@ -250,7 +221,7 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
     TTJEntry *e;
 
     QSIMPLEQ_CONCAT(&waiting, &s->queue);
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     tt_batch_reset(s->batch, &s->writer);
     if (note) {
         ttj_add_note(s, &body);
@@ -264,7 +235,7 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
     }
     /* One record within the format's limits always fits. */
     assert(!QSIMPLEQ_EMPTY(ret_taken));
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     QSIMPLEQ_CONCAT(&waiting, &s->queue);
     QSIMPLEQ_CONCAT(&s->queue, &waiting);
 }
@@ -343,9 +314,6 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
             ttj_wake(e->waiter);
         }
     }
-    if (ret == 0 && s->writer.ended) {
-        ttj_append_footer(bs);
-    }
 }
 
 /* Whoever waits may append now. Called with lock held. */
@@ -376,7 +344,7 @@ int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e, unsigned count)
     BDRVTtjournalState *s = bs->opaque;
     TTJWaiter self = { .left = count };
 
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     for (unsigned i = 0; i < count; i++) {
         e[i].waiter = &self;
         QSIMPLEQ_INSERT_TAIL(&s->queue, &e[i], next);
@@ -384,22 +352,22 @@ int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e, unsigned count)
     while (self.left) {
         if (s->appending) {
             self.co = qemu_coroutine_self();
-            qemu_mutex_unlock(&s->lock);
+            qemu_lockable_unlock(&s->lock);
             qemu_coroutine_yield();
-            qemu_mutex_lock(&s->lock);
+            qemu_lockable_lock(&s->lock);
             continue;
         }
         s->appending = true;
         if (s->grouped) {
-            qemu_mutex_unlock(&s->lock);
+            qemu_lockable_unlock(&s->lock);
             ttj_let_others_arrive();
-            qemu_mutex_lock(&s->lock);
+            qemu_lockable_lock(&s->lock);
         }
         ttj_lead(bs);
         ttj_stop_appending(s);
     }
     ttj_kick(bs);
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     for (unsigned i = 0; i < count; i++) {
         if (e[i].ret < 0) {
             return e[i].ret;
@@ -420,6 +388,70 @@ int coroutine_fn ttj_still_here(BlockDriverState *bs)
     return ttj_now().boottime - last < TT_MTIME_SLACK / 4
                ? 0
                : ttj_append(bs, &e, 1);
+}
+
+/* ---- footers -------------------------------------------------------------- */
+
+/* Appends the next part of s->footer; 0 if there was one, -errno. */
+static int coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs,
+                                                       bool *ret_last)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    struct tt_footer_body b;
+    uint32_t length;
+    uint8_t *body = tt_footer_part(s->footer, s->footer_part, &length);
+    TTJEntry e = { .data = body ? ttj_data_new(bs, length) : NULL };
+    int ret = -ENOMEM;
+
+    *ret_last = true;
+    if (e.data) {
+        memcpy(e.data->bytes, body, length);
+        memcpy(&b, body, sizeof(b));
+        *ret_last = s->footer_part + 1 == tt_get32(b.part_count);
+        e.req = (struct tt_request){
+            .kind = TT_KIND_FOOTER,
+            .flags = *ret_last ? 0 : TT_RECORD_MORE,
+            .payload = e.data->bytes,
+            .payload_length = length,
+        };
+        ret = ttj_append(bs, &e, 1);
+    }
+    ttj_data_unref(e.data);
+    free(body);
+    return ret;
+}
+
+bool ttj_has_footer(BDRVTtjournalState *s)
+{
+    return s->footer || s->writer.ended;
+}
+
+int coroutine_fn ttj_append_footers(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+    int ret = 0;
+
+    while (ret == 0) {
+        bool last;
+
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!s->footer) {
+                s->footer = tt_writer_take_footer(&s->writer);
+                s->footer_part = 0;
+            }
+        }
+        if (!s->footer) {
+            break;
+        }
+        ret = ttj_append_footer(bs, &last);
+        s->footer_part += ret == 0;
+        if (ret == -ENOMEM || (ret == 0 && last)) {
+            QEMU_LOCK_GUARD(&s->lock);
+            tt_footer_free(s->footer);
+            s->footer = NULL;
+        }
+    }
+    return ret;
 }
 
 /* ---- flushing the journal ------------------------------------------------ */
@@ -446,7 +478,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_again(BlockDriverState *bs,
     }
     s->appending = true; /* nobody but us changes the list of frames now */
     *ret_complete = ttj_last_seq(s);
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     QSIMPLEQ_FOREACH(f, &s->frames, next) {
         ret = bdrv_co_pwritev(s->journal, f->offset, f->qiov.size, &f->qiov, 0);
         if (ret < 0) {
@@ -456,9 +488,30 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_again(BlockDriverState *bs,
     if (ret == 0) {
         ret = bdrv_co_flush(s->journal->bs);
     }
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     ttj_stop_appending(s);
     return ret;
+}
+
+/*
+ * What is durable up to @seq may go to the disk, and need not be written again.
+ * Called with lock held; drops it now and then, because there may be so much
+ * that appends would feel it.
+ */
+static void ttj_settle_durable(BDRVTtjournalState *s, uint64_t seq)
+{
+    TTJFrames frames = QSIMPLEQ_HEAD_INITIALIZER(frames);
+    uint64_t at = s->writer.durable_seq;
+
+    ttj_frames_take(s, seq, &frames);
+    while (at < seq) {
+        at = MIN(at + DURABLE_STEP, seq);
+        tt_pending_durable(s->pending, at);
+        ttj_make_way(s);
+    }
+    qemu_lockable_unlock(&s->lock);
+    ttj_frames_free(&frames);
+    qemu_lockable_lock(&s->lock);
 }
 
 static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
@@ -468,11 +521,14 @@ static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
     int ret;
 
     s->flushing = true;
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     ret = bdrv_co_flush(s->journal->bs);
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     if (ret < 0) {
         ret = ttj_flush_again(bs, &complete);
+    }
+    if (ret == 0) {
+        ttj_settle_durable(s, complete);
     }
     s->flushing = false;
     if (ret < 0) {
@@ -485,9 +541,7 @@ static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
         ttj_room(bs);
     } else {
         tt_writer_flushed(&s->writer, complete);
-        tt_pending_durable(s->pending, complete);
         s->undurable_ns = s->appended_ns;
-        ttj_frames_drop(s, complete);
         ttj_kick(bs);
     }
     qemu_co_queue_restart_all(&s->flushed);
@@ -498,7 +552,7 @@ int coroutine_fn ttj_make_durable(BlockDriverState *bs, uint64_t seq)
     BDRVTtjournalState *s = bs->opaque;
     int ret;
 
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     while (s->writer.durable_seq < seq && !s->journal_error) {
         if (s->flushing) {
             qemu_co_queue_wait(&s->flushed, &s->lock);
@@ -507,7 +561,7 @@ int coroutine_fn ttj_make_durable(BlockDriverState *bs, uint64_t seq)
         }
     }
     ret = s->writer.durable_seq < seq ? s->journal_error : 0;
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     return ret;
 }
 

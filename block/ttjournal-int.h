@@ -77,6 +77,8 @@ typedef struct TTJFrame {
     QSIMPLEQ_ENTRY(TTJFrame) next;
 } TTJFrame;
 
+typedef QSIMPLEQ_HEAD(TTJFrames, TTJFrame) TTJFrames;
+
 /* Whose append needs room?  See ttjournal-grow.c, "The reserve". */
 typedef enum TTJGrowFor {
     TTJ_GROW_FOR_GUEST, /* WRITE or ZERO, or what can be done without */
@@ -127,6 +129,13 @@ typedef enum TTJWorkerKind {
     TTJ_WORKERS,
 } TTJWorkerKind;
 
+/* Where they run */
+typedef struct TTJThread {
+    AioContext *ctx;
+    QemuThread thread;
+    bool ended;
+} TTJThread;
+
 typedef struct TTJWorker {
     bool working;     /* a coroutine, while there is something to do */
     int64_t retry_ns; /* after an error, not before */
@@ -143,7 +152,9 @@ typedef struct BDRVTtjournalState {
      * Protects everything below but what says otherwise.  Never held across
      * a yield: whoever does I/O first sets appending, flushing or writing.
      */
-    QemuMutex lock;
+    QemuLockable lock;
+    QemuMutex mutex;      /* what it locks */
+    unsigned lock_wanted; /* who waits for it; atomic */
 
     bool recording; /* a session is open: set by open and close alone */
     /*
@@ -166,21 +177,25 @@ typedef struct BDRVTtjournalState {
     bool grouped;           /* the last frame had several records */
     TTJEntries queue;       /* to be appended, in order of arrival */
     CoQueue append_idle;    /* flushers that need appending for themselves */
-    QSIMPLEQ_HEAD(, TTJFrame) frames; /* complete, not durable, in order */
-    bool flushing;                    /* one flush of the journal at a time */
-    CoQueue flushed;                  /* until flushing ends */
-    uint8_t *zeroes;                  /* TT_ALIGNMENT_MAX bytes, constant */
-    bool room_wanted;    /* ttj_grow_idle() may have something to do */
-    int64_t room_ns;     /* but not before */
-    uint64_t said_seq;   /* of the last record that is worth being durable */
-    uint64_t told_seq;   /* durable_seq of the newest complete frame */
-    int64_t appended_ns; /* when that was complete; monotonic */
-    uint64_t note_seq;   /* a FLUSH that is to ride in the next frame, or 0 */
-    int64_t tell_ns;     /* not before this by a frame of its own */
-    uint64_t failures;   /* appends that have failed */
-    unsigned held;       /* the guest's requests that wait for one to succeed */
-    uint64_t cancels;    /* how often the holding was ended */
-    int64_t no_hold_ns;  /* what comes before this is not held either */
+    TTJFrames frames;       /* complete, not durable, in order */
+    bool flushing;          /* one flush of the journal at a time */
+    CoQueue flushed;        /* until flushing ends */
+    uint8_t *zeroes;        /* TT_ALIGNMENT_MAX bytes, constant */
+    bool room_wanted;       /* ttj_grow_idle() may have something to do */
+    int64_t room_ns;        /* but not before */
+    uint64_t said_seq;      /* of the last record that is worth being durable */
+    uint64_t told_seq;      /* durable_seq of the newest complete frame */
+    int64_t appended_ns;    /* when that was complete; monotonic */
+    uint64_t note_seq; /* a FLUSH that is to ride in the next frame, or 0 */
+    int64_t tell_ns;   /* not before this by a frame of its own */
+    uint64_t failures; /* appends that have failed */
+    /* Of a segment that ended; whoever appends footers changes both. */
+    struct tt_footer *footer;
+    uint32_t footer_part; /* the next one */
+    int64_t footer_ns;    /* but not before */
+    unsigned held;      /* the guest's requests that wait for one to succeed */
+    uint64_t cancels;   /* how often the holding was ended */
+    int64_t no_hold_ns; /* what comes before this is not held either */
 
     /* ---- a gap in the recording (ttjournal-gap.c) ---- */
     bool unrecorded; /* changed with resize_lock held for writing, too */
@@ -215,11 +230,12 @@ typedef struct BDRVTtjournalState {
 
     bool running; /* the workers: from the session's start to its end */
     TTJWorker workers[TTJ_WORKERS];
+    TTJThread thread; /* theirs, from open to close */
     unsigned waiting_for_room;
     int64_t undurable_ns; /* since when something is not durable */
     /* Nothing new is begun: drained (QEMU may say so twice), or at its end */
     bool drained, stopping;
-    QEMUTimer *timer; /* of the node's AioContext */
+    QEMUTimer *timer; /* of their thread */
     QEMUBH *settled_bh;
     uint64_t aged_seq; /* what is older than this has been pending too long */
     uint64_t young_seq;
@@ -284,6 +300,14 @@ int coroutine_fn GRAPH_RDLOCK ttj_append(BlockDriverState *bs, TTJEntry *e,
 /* Returns when the journal is durable up to @seq. */
 int coroutine_fn GRAPH_RDLOCK ttj_make_durable(BlockDriverState *bs,
                                                uint64_t seq);
+
+/*
+ * Appends what says which versions the segments that ended hold; one caller at
+ * a time.  A segment without a footer is none the worse.
+ */
+int coroutine_fn GRAPH_RDLOCK ttj_append_footers(BlockDriverState *bs);
+/* Is there any? Called with lock held. */
+bool ttj_has_footer(BDRVTtjournalState *s);
 
 /* Flushes the journal if nobody is doing so. */
 int coroutine_fn GRAPH_RDLOCK ttj_flush_ahead(BlockDriverState *bs);
@@ -387,12 +411,10 @@ void ttj_kick(BlockDriverState *bs);
 /* Is any of them at work? */
 bool ttj_is_working(BDRVTtjournalState *s);
 /* What they need from open to close; none must be at work at the end. */
-void ttj_open_workers(BlockDriverState *bs);
+int ttj_open_workers(BlockDriverState *bs, Error **errp);
 void ttj_close_workers(BlockDriverState *bs);
 void ttj_drain_begin(BlockDriverState *bs);
 void ttj_drain_end(BlockDriverState *bs);
-void ttj_detach_timer(BlockDriverState *bs);
-void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx);
 
 /* ---- ttjournal-checkpoint.c --------------------------------------------- */
 
@@ -474,6 +496,8 @@ typedef struct TTJStart {
 } TTJStart;
 
 void ttj_init_state(BDRVTtjournalState *s);
+/* Called with lock held: lets another thread have it for once. */
+void ttj_make_way(BDRVTtjournalState *s);
 void ttj_destroy_state(BDRVTtjournalState *s);
 void ttj_free_state(BDRVTtjournalState *s);
 

@@ -21,10 +21,14 @@
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/memalign.h"
+#include "qemu/processor.h"
 #include "qemu/uuid.h"
 #include "qemu-version.h"
 
 #include "ttjournal-int.h"
+
+/* About 100 us: longer than the lock is held, unless its holder sleeps. */
+#define LOCK_SPINS 2000
 
 struct tt_now ttj_now(void)
 {
@@ -483,10 +487,62 @@ static int ttj_start_recording(TTJStart *st, Error **errp)
     return ret;
 }
 
+/*
+ * Held for microseconds, by the guest's thread and by the workers': to sleep
+ * and to be woken takes longer than what is waited for, so it spins at first.
+ */
+static void ttj_lock(void *opaque)
+{
+    BDRVTtjournalState *s = opaque;
+
+    if (qemu_mutex_trylock(&s->mutex) == 0) {
+        return;
+    }
+    qatomic_inc(&s->lock_wanted);
+    for (unsigned i = 0; i < LOCK_SPINS; i++) {
+        cpu_relax();
+        if (qemu_mutex_trylock(&s->mutex) == 0) {
+            qatomic_dec(&s->lock_wanted);
+            return;
+        }
+    }
+    qemu_mutex_lock(&s->mutex);
+    qatomic_dec(&s->lock_wanted);
+}
+
+static void ttj_unlock(void *opaque)
+{
+    BDRVTtjournalState *s = opaque;
+
+    qemu_mutex_unlock(&s->mutex);
+}
+
+void ttj_make_way(BDRVTtjournalState *s)
+{
+    if (!qatomic_read(&s->lock_wanted)) {
+        return;
+    }
+    qemu_lockable_unlock(&s->lock);
+    for (unsigned i = 0; i < LOCK_SPINS && qatomic_read(&s->lock_wanted); i++) {
+        cpu_relax();
+    }
+    qemu_lockable_lock(&s->lock);
+}
+
+static void ttj_lock_init(BDRVTtjournalState *s)
+{
+    qemu_mutex_init(&s->mutex);
+    s->lock = (QemuLockable){
+        .object = s,
+        .lock = ttj_lock,
+        .unlock = ttj_unlock,
+    };
+}
+
 /* What a node has from open to close */
 void ttj_init_state(BDRVTtjournalState *s)
 {
-    qemu_mutex_init(&s->lock);
+    ttj_lock_init(s);
     ttj_grow_init(s);
     ttj_pool_init(&s->pool);
     qemu_co_rwlock_init(&s->resize_lock);
@@ -505,7 +561,7 @@ void ttj_destroy_state(BDRVTtjournalState *s)
 {
     ttj_free_state(s);
     ttj_pool_trim(&s->pool);
-    qemu_mutex_destroy(&s->lock);
+    qemu_mutex_destroy(&s->mutex);
 }
 
 /* Forgets the session; the node can start another. */
@@ -515,6 +571,8 @@ void ttj_free_state(BDRVTtjournalState *s)
     ttj_frames_clear(s);
     tt_pending_free(s->pending);
     tt_writer_clear(&s->writer);
+    tt_footer_free(s->footer);
+    s->footer = NULL;
     tt_batch_free(s->batch);
     tt_blocks_free(s->captured);
     tt_blocks_free(s->unmapped);
@@ -671,6 +729,9 @@ static int coroutine_fn ttj_seal(TTJStart *st, Error **errp)
     }
     if (ret == 0) {
         ret = ttj_checkpoint(st->bs, TT_CHECKPOINT_CLEAN);
+    }
+    if (ret == 0) {
+        ttj_append_footers(st->bs);
     }
     if (ret == 0) {
         BDRVTtjournalState *s = st->bs->opaque;

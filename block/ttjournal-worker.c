@@ -2,8 +2,10 @@
  * ttjournal filter driver: what is done in the background
  *
  * Three workers, one for each of journal, disk and checkpoints, so that they
- * do not wait for each other.  What a worker does next is decided anew each
- * time from what there is to do; who changes that kicks them.
+ * do not wait for each other.  They have a thread of their own: to bring a
+ * write to the disk takes about as much of a processor as to record it.  What a
+ * worker does next is decided anew each time from what there is to do; who
+ * changes that kicks them.
  *
  * The disk follows slowly as long as little is pending, and the faster the
  * more is: it shares the device with the guest's appends, and each request in
@@ -19,6 +21,7 @@
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "qemu/units.h"
 
 #include "ttjournal-int.h"
@@ -26,9 +29,14 @@
 /* So long after the last append nothing else is going on. */
 #define IDLE_NS (100 * SCALE_MS)
 
-/* Requests to the disk, while nothing else goes on, and at least */
+/*
+ * Requests to the disk: while nothing else goes on, for what has been pending
+ * too long, and at least.  A guest that writes one block after the other feels
+ * each that is in flight besides.
+ */
 #define DEPTH_IDLE 32
-#define DEPTH_MIN 16
+#define DEPTH_AGED 16
+#define DEPTH_MIN 2
 
 /* As long as less than this part of what may be pending is, it waits. */
 #define FEW_PART 4
@@ -51,6 +59,7 @@
 typedef enum TTJAction {
     TTJ_NOTHING,
     TTJ_FLUSH,      /* the journal */
+    TTJ_FOOTER,     /* of the segment before this one */
     TTJ_WRITE,      /* to the disk */
     TTJ_CHECKPOINT, /* and the flush of the disk before it */
     TTJ_TELL,       /* a frame that says how far the journal is durable */
@@ -100,6 +109,9 @@ static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
          now - s->undurable_ns >= UNDURABLE_NS)) {
         return TTJ_FLUSH;
     }
+    if (ttj_has_footer(s) && now >= s->footer_ns) {
+        return TTJ_FOOTER;
+    }
     if (s->appending) {
         return TTJ_NOTHING;
     }
@@ -127,7 +139,7 @@ static unsigned ttj_depth_at(BDRVTtjournalState *s, int64_t now)
     if (now - s->appended_ns >= IDLE_NS) {
         depth = DEPTH_IDLE;
     } else if (oldest <= s->aged_seq) {
-        depth = DEPTH_MIN;
+        depth = DEPTH_AGED;
     }
     if (bytes > few) {
         double share = (double)(MIN(bytes, max) - few) / (double)(max - few);
@@ -170,13 +182,13 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
 {
     int64_t at = INT64_MAX;
 
-    if (!s->timer) {
-        return;
-    }
     if (s->unrecorded || !tt_pending_empty(s->pending) || ttj_untold(s)) {
         at = now + IDLE_NS;
     } else if (s->changed) {
         at = s->checkpoint_time + s->options.checkpoint_ns;
+    }
+    if (ttj_has_footer(s)) {
+        at = MIN(at, s->footer_ns);
     }
     if (s->room_wanted) {
         at = MIN(at, MAX(s->appended_ns + QUIET_NS, s->room_ns));
@@ -241,6 +253,14 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
             last = ttj_last_seq(s);
         }
         return ttj_make_durable(bs, last);
+    case TTJ_FOOTER:
+        ret = ttj_append_footers(bs);
+        if (ret < 0) {
+            /* the guest's next append says what is wrong */
+            QEMU_LOCK_GUARD(&s->lock);
+            s->footer_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RETRY_NS;
+        }
+        return 0;
     case TTJ_WRITE:
         WITH_QEMU_LOCK_GUARD(&s->lock) {
             /* a flush may have begun one meanwhile */
@@ -364,8 +384,7 @@ void ttj_kick(BlockDriverState *bs)
         s->workers[i].working = true;
         work = g_new(TTJWork, 1);
         *work = (TTJWork){ .bs = bs, .kind = i };
-        aio_co_schedule(bdrv_get_aio_context(bs),
-                        qemu_coroutine_create(ttj_worker, work));
+        aio_co_schedule(s->thread.ctx, qemu_coroutine_create(ttj_worker, work));
     }
     ttj_arm(s, now);
 }
@@ -379,38 +398,55 @@ static void ttj_timer(void *opaque)
     ttj_kick(bs);
 }
 
-void ttj_attach_timer(BlockDriverState *bs, AioContext *ctx)
-{
-    BDRVTtjournalState *s = bs->opaque;
+/* ---- their thread --------------------------------------------------------- */
 
-    QEMU_LOCK_GUARD(&s->lock);
-    s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS, ttj_timer, bs);
+static void *ttj_thread_run(void *opaque)
+{
+    TTJThread *thread = opaque;
+
+    rcu_register_thread();
+    qemu_set_current_aio_context(thread->ctx);
+    while (!thread->ended) {
+        aio_poll(thread->ctx, true);
+    }
+    rcu_unregister_thread();
+    return NULL;
 }
 
-void ttj_open_workers(BlockDriverState *bs)
+static void ttj_thread_end(void *opaque)
+{
+    TTJThread *thread = opaque;
+
+    thread->ended = true; /* by its own hand */
+}
+
+int ttj_open_workers(BlockDriverState *bs, Error **errp)
 {
     BDRVTtjournalState *s = bs->opaque;
+    TTJThread *thread = &s->thread;
 
+    thread->ctx = aio_context_new(errp);
+    if (!thread->ctx) {
+        return -EMFILE;
+    }
+    thread->ended = false;
     s->settled_bh = aio_bh_new(iohandler_get_aio_context(), ttj_settled_bh, bs);
-    ttj_attach_timer(bs, bdrv_get_aio_context(bs));
+    s->timer = aio_timer_new(thread->ctx, QEMU_CLOCK_REALTIME, SCALE_NS,
+                             ttj_timer, bs);
+    qemu_thread_create(&thread->thread, "ttjournal", ttj_thread_run, thread,
+                       QEMU_THREAD_JOINABLE);
+    return 0;
 }
 
 void ttj_close_workers(BlockDriverState *bs)
 {
     BDRVTtjournalState *s = bs->opaque;
 
-    ttj_detach_timer(bs);
-    qemu_bh_delete(s->settled_bh);
-}
-
-void ttj_detach_timer(BlockDriverState *bs)
-{
-    BDRVTtjournalState *s = bs->opaque;
-
-    /* the node's thread may be about to arm it */
-    QEMU_LOCK_GUARD(&s->lock);
+    aio_bh_schedule_oneshot(s->thread.ctx, ttj_thread_end, &s->thread);
+    qemu_thread_join(&s->thread.thread);
     timer_free(s->timer);
-    s->timer = NULL;
+    qemu_bh_delete(s->settled_bh);
+    aio_context_unref(s->thread.ctx);
 }
 
 void ttj_drain_begin(BlockDriverState *bs)

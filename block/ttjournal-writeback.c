@@ -29,6 +29,9 @@
 /* Pre-images of data are read in pieces of this size at most. */
 #define CAPTURE_MAX (64 * KiB)
 
+/* Requests that are taken while the lock is held once */
+#define TAKE_STEP 2
+
 /* ---- room ---------------------------------------------------------------- */
 
 static bool ttj_fits(BDRVTtjournalState *s, uint64_t bytes)
@@ -416,7 +419,8 @@ ttj_start_writes(TTJFlight *f, TTJWrite **writes, unsigned count)
 
 /*
  * Takes what may be in flight besides, many at once: to submit each on its
- * own would cost more than it takes the device.  Called with lock held.
+ * own would cost more than it takes the device.  Called with lock held; drops
+ * it now and then.
  */
 static unsigned ttj_take_writes(TTJFlight *f, unsigned depth, TTJWrite **writes)
 {
@@ -428,7 +432,12 @@ static unsigned ttj_take_writes(TTJFlight *f, unsigned depth, TTJWrite **writes)
         return 0;
     }
     while (f->requests < depth && f->bytes < FLIGHT_BYTES) {
-        TTJWrite *write = g_new(TTJWrite, 1);
+        TTJWrite *write;
+
+        if (count && count % TAKE_STEP == 0) {
+            ttj_make_way(s);
+        }
+        write = g_new(TTJWrite, 1);
 
         if (!tt_pending_take(s->pending, &write->w)) {
             g_free(write);
@@ -513,7 +522,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq,
         }
         any = true;
         failures = s->failures;
-        qemu_mutex_unlock(&s->lock);
+        qemu_lockable_unlock(&s->lock);
         if (count) {
             ret = ttj_start_writes(f, writes, count);
         }
@@ -525,17 +534,17 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq,
         } else {
             *ret_journals = true; /* unless it was the disk that was captured */
         }
-        qemu_mutex_lock(&s->lock);
+        qemu_lockable_lock(&s->lock);
         *ret_journals = *ret_journals && s->failures > failures;
         if (ret == 0) {
             s->disk_error = 0; /* some have come back, none refused */
             s->disk_error_is_journals = false;
         }
     }
-    qemu_mutex_unlock(&s->lock);
+    qemu_lockable_unlock(&s->lock);
     aio_task_pool_wait_all(f->pool);
     ret = ret < 0 ? ret : aio_task_pool_status(f->pool);
-    qemu_mutex_lock(&s->lock);
+    qemu_lockable_lock(&s->lock);
     return ret < 0 ? ret : any;
 }
 

@@ -575,7 +575,11 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     int ret;
 
     ttj_init_state(s);
-    ttj_open_workers(bs);
+    ret = ttj_open_workers(bs, errp);
+    if (ret < 0) {
+        ttj_destroy_state(s);
+        return ret;
+    }
     ret = ttj_open_children(bs, options, errp);
     if (ret < 0) {
         ttj_close_workers(bs);
@@ -720,8 +724,6 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_drain_begin = ttj_drain_begin,
     .bdrv_drain_end = ttj_drain_end,
     .bdrv_cancel_in_flight = ttj_cancel_in_flight,
-    .bdrv_attach_aio_context = ttj_attach_timer,
-    .bdrv_detach_aio_context = ttj_detach_timer,
     .bdrv_child_perm = ttj_child_perm,
     .bdrv_check_perm = ttj_check_perm,
     .bdrv_set_perm = ttj_set_perm,

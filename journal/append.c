@@ -417,8 +417,8 @@ void tt_writer_plan(const struct tt_writer *w, struct tt_batch *b,
 
 /* ---- the writer -------------------------------------------------------- */
 
-bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
-                    const uint8_t *table)
+static bool follow_segment(struct tt_writer *w, const struct tt_frame *f,
+                           const uint8_t *table)
 {
     /* Behind a damaged place the list is not whole: no footer. */
     if (w->footer && f->first_seq != w->footer->last_seq + 1) {
@@ -439,18 +439,22 @@ bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
                                         f)
                         : NULL;
     }
-    if (w->ended) {
-        uint32_t pos = 0, index = 0;
-        struct tt_record r;
+    return w->footer && tt_footer_add_frame(w->footer, f, table);
+}
 
-        while (tt_table_next(f, table, &pos, &index, &r)) {
-            if (r.kind == TT_KIND_FOOTER && !(r.flags & TT_RECORD_MORE)) {
-                tt_writer_footer_done(w);
-                break;
-            }
+bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
+                    const uint8_t *table)
+{
+    bool ret = follow_segment(w, f, table);
+    uint32_t pos = 0, index = 0;
+    struct tt_record r;
+
+    while (w->ended && tt_table_next(f, table, &pos, &index, &r)) {
+        if (r.kind == TT_KIND_FOOTER && !(r.flags & TT_RECORD_MORE)) {
+            tt_writer_footer_done(w);
         }
     }
-    return w->footer && tt_footer_add_frame(w->footer, f, table);
+    return ret;
 }
 
 bool tt_writer_commit(struct tt_writer *w, const struct tt_batch *b)
@@ -487,7 +491,7 @@ bool tt_writer_commit(struct tt_writer *w, const struct tt_batch *b)
             w->footer_offset = f->offset;
         }
     }
-    return tt_writer_seen(w, f, b->head + HEADER);
+    return follow_segment(w, f, b->head + HEADER);
 }
 
 void tt_writer_failed(struct tt_writer *w, const struct tt_batch *b)

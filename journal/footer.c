@@ -15,6 +15,12 @@
 
 #include "footer.h"
 
+/*
+ * So much of a footer goes into one record: what is appended meanwhile waits
+ * for no more.  One entry always fits, with the checksums of the longest.
+ */
+#define PART_MAX (128 * 1024)
+
 struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
                                 const struct tt_frame *first)
 {
@@ -150,7 +156,7 @@ static uint32_t cut_parts(const struct tt_footer *ft, uint32_t want,
                        (i + 1 - p.first) * sizeof(struct tt_footer_entry) +
                        (p.sums + sums) * sizeof(tt_le64);
 
-        if (i == ft->count || bytes > TT_PAYLOAD_RECORD_MAX) {
+        if (i == ft->count || (bytes > PART_MAX && i > p.first)) {
             p.end = i;
             if (parts++ == want) {
                 *ret = p;
@@ -201,10 +207,9 @@ static void encode_body(const struct tt_footer *ft, const struct part *p,
     }
 }
 
-uint8_t *tt_writer_footer_part(const struct tt_writer *w, uint32_t part,
-                               uint32_t *ret_length)
+uint8_t *tt_footer_part(struct tt_footer *ft, uint32_t part,
+                        uint32_t *ret_length)
 {
-    struct tt_footer *ft = w->ended;
     struct part p = { 0 };
     uint32_t parts;
     size_t length;
@@ -232,8 +237,15 @@ uint8_t *tt_writer_footer_part(const struct tt_writer *w, uint32_t part,
     return buf;
 }
 
+struct tt_footer *tt_writer_take_footer(struct tt_writer *w)
+{
+    struct tt_footer *ft = w->ended;
+
+    w->ended = NULL;
+    return ft;
+}
+
 void tt_writer_footer_done(struct tt_writer *w)
 {
-    tt_footer_free(w->ended);
-    w->ended = NULL;
+    tt_footer_free(tt_writer_take_footer(w));
 }

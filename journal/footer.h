@@ -25,7 +25,6 @@ struct tt_footer {
 
 struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
                                 const struct tt_frame *first);
-void tt_footer_free(struct tt_footer *ft);
 /* Adds what @f holds; false if memory ran out, and the footer is given up. */
 bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
                          const uint8_t *table);

@@ -184,9 +184,8 @@ static int check_padding(struct verifier *v, uint64_t offset, uint64_t length,
 static uint8_t *expected_part(struct verifier *v, uint32_t part,
                               uint32_t *ret_length, int *ret_code)
 {
-    struct tt_writer w = { .ended = v->ended };
     struct tt_footer_body first;
-    uint8_t *p = tt_writer_footer_part(&w, 0, ret_length);
+    uint8_t *p = tt_footer_part(v->ended, 0, ret_length);
 
     *ret_code = 0;
     if (p && part) {
@@ -195,7 +194,7 @@ static uint8_t *expected_part(struct verifier *v, uint32_t part,
         if (part >= tt_get32(first.part_count)) {
             return NULL;
         }
-        p = tt_writer_footer_part(&w, part, ret_length);
+        p = tt_footer_part(v->ended, part, ret_length);
     }
     if (!p) {
         *ret_code = tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");

@@ -305,12 +305,16 @@ void tt_writer_flushed(struct tt_writer *w, uint64_t seq);
 
 /*
  * The parts of the footer of a segment that ended, as FOOTER bodies to be
- * appended; NULL when there is none (left).  The caller frees *ret_body with
- * free(); call tt_writer_footer_done() once all are appended.
+ * appended; NULL when there is none (left), or no memory.  The caller frees
+ * them with free().  All that lies between them is the writer's next frames.
  */
-uint8_t *tt_writer_footer_part(const struct tt_writer *w, uint32_t part,
-                               uint32_t *ret_length);
+uint8_t *tt_footer_part(struct tt_footer *ft, uint32_t part,
+                        uint32_t *ret_length);
+void tt_footer_free(struct tt_footer *ft);
+/* Nothing is left to be appended of @w's. */
 void tt_writer_footer_done(struct tt_writer *w);
+/* Or the caller keeps it, and appends it while @w goes on. NULL: none. */
+struct tt_footer *tt_writer_take_footer(struct tt_writer *w);
 void tt_writer_clear(struct tt_writer *w);
 
 /*

@@ -170,7 +170,7 @@ static int append_footer(struct tt_appender *a, struct tt_error *err)
     uint8_t *body;
     uint32_t part = 0;
 
-    while ((body = tt_writer_footer_part(a->writer, part, &length)) != NULL) {
+    while ((body = tt_footer_part(a->writer->ended, part, &length)) != NULL) {
         struct tt_request req = {
             .kind = TT_KIND_FOOTER,
             .flags = footer_flags(body),

@@ -285,11 +285,11 @@ static void append_alone(struct generator *g, uint16_t kind, const void *body,
 static void append_footer(struct generator *g)
 {
     uint32_t length, next_length = 0;
-    uint8_t *body = tt_writer_footer_part(&g->writer, 0, &length), *next;
+    uint8_t *body = tt_footer_part(g->writer.ended, 0, &length), *next;
     struct tt_append ap;
 
     for (uint32_t part = 1; body; part++) {
-        next = tt_writer_footer_part(&g->writer, part, &next_length);
+        next = tt_footer_part(g->writer.ended, part, &next_length);
         append_alone(g, TT_KIND_FOOTER, body, length, next != NULL, &ap);
         free(body);
         body = next;

@@ -229,7 +229,7 @@ int sw_append_footer(struct simwriter *sw)
     if (!sw->w.ended) {
         return 0;
     }
-    body = tt_writer_footer_part(&sw->w, 0, &length);
+    body = tt_footer_part(sw->w.ended, 0, &length);
     for (uint32_t part = 1; body && ret == 0; part++) {
         uint32_t next_length;
         struct tt_request req = {
@@ -238,7 +238,7 @@ int sw_append_footer(struct simwriter *sw)
             .payload_length = length,
         };
 
-        next = tt_writer_footer_part(&sw->w, part, &next_length);
+        next = tt_footer_part(sw->w.ended, part, &next_length);
         req.flags = (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0) |
                     (next ? TT_RECORD_MORE : 0);
         ret = sw_append_one(sw, &req, 1);

@@ -136,13 +136,13 @@ static void check_footer(struct unit *u)
     l.items = calloc(u->sw.tip->last_seq + 1, sizeof(*l.items));
     OK(&u->sw, tt_scan_run(&u->sw.super, &src, 0, &ops, &scan, NULL));
     qsort(l.items, l.count, sizeof(*l.items), by_place);
-    while ((body = tt_writer_footer_part(&u->sw.w, parts, &length))) {
+    while ((body = tt_footer_part(u->sw.w.ended, parts, &length))) {
         free(body);
         parts++;
     }
     ck_assert_uint_ge(parts, 1);
     for (uint32_t i = 0; i < parts; i++) {
-        body = tt_writer_footer_part(&u->sw.w, i, &length);
+        body = tt_footer_part(u->sw.w.ended, i, &length);
         check_part(&l, body, length, i, parts, &at);
         free(body);
     }

@@ -422,7 +422,7 @@ static void put_flushes(struct sim *s)
 static int form_footer(struct sim *s)
 {
     uint32_t length, next_length;
-    uint8_t *body = tt_writer_footer_part(&s->w, s->footer_part, &length);
+    uint8_t *body = tt_footer_part(s->w.ended, s->footer_part, &length);
     uint8_t *next;
     struct rec r = { .purpose = FOR_FOOTER, .owner = body };
 
@@ -431,7 +431,7 @@ static int form_footer(struct sim *s)
         s->footer_part = 0;
         return 0;
     }
-    next = tt_writer_footer_part(&s->w, s->footer_part + 1, &next_length);
+    next = tt_footer_part(s->w.ended, s->footer_part + 1, &next_length);
     r.req = (struct tt_request){
         .kind = TT_KIND_FOOTER,
         .flags = (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0) |
