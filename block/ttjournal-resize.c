@@ -211,6 +211,8 @@ int coroutine_fn ttj_co_truncate(BlockDriverState *bs, int64_t offset,
     BDRVTtjournalState *s = bs->opaque;
     int ret;
 
+    /* There may be room again, and the worker has not tried yet. */
+    ttj_end_gap(bs);
     qemu_co_rwlock_wrlock(&s->resize_lock);
     ret = ttj_resize(bs, offset, prealloc, flags, errp);
     qemu_co_rwlock_unlock(&s->resize_lock);
