@@ -22,6 +22,7 @@
 #include "qemu/osdep.h"
 #include "block/aio.h"
 #include "block/block-io.h"
+#include "block/thread-pool.h"
 #include "qemu/error-report.h"
 
 #include "ttjournal-int.h"
@@ -280,6 +281,19 @@ static void ttj_wake(TTJWaiter *w)
     }
 }
 
+/* A segment without a footer is none the worse: no reason for a gap */
+static bool ttj_all_footers(const TTJEntries *entries)
+{
+    const TTJEntry *e;
+
+    QSIMPLEQ_FOREACH(e, entries, next) {
+        if (e->req.kind != TT_KIND_FOOTER) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Appends one frame of waiting records and tells their owners. */
 static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
 {
@@ -297,7 +311,7 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
         seq++;
         s->note_seq = s->note_seq == note ? 0 : s->note_seq;
     }
-    s->failures += ret < 0;
+    s->failures += ret < 0 && !ttj_all_footers(&taken);
     s->grouped = QSIMPLEQ_NEXT(QSIMPLEQ_FIRST(&taken), next);
     while ((e = QSIMPLEQ_FIRST(&taken))) {
         QSIMPLEQ_REMOVE_HEAD(&taken, next);
@@ -392,32 +406,50 @@ int coroutine_fn ttj_still_here(BlockDriverState *bs)
 
 /* ---- footers -------------------------------------------------------------- */
 
-/* Appends the next part of s->footer; 0 if there was one, -errno. */
+typedef struct TTJFooterPart {
+    struct tt_footer *footer;
+    uint32_t part, length;
+    uint8_t *body;
+} TTJFooterPart;
+
+/* Sorts, if it is the first: that may take some milliseconds. */
+static int ttj_make_part(void *opaque)
+{
+    TTJFooterPart *p = opaque;
+
+    p->body = tt_footer_part(p->footer, p->part, &p->length);
+    return p->body ? 0 : -ENOMEM;
+}
+
+/* Appends the next part of s->footer. */
 static int coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs,
                                                        bool *ret_last)
 {
     BDRVTtjournalState *s = bs->opaque;
+    TTJFooterPart p = { .footer = s->footer, .part = s->footer_part };
+    TTJEntry e = { 0 };
     struct tt_footer_body b;
-    uint32_t length;
-    uint8_t *body = tt_footer_part(s->footer, s->footer_part, &length);
-    TTJEntry e = { .data = body ? ttj_data_new(bs, length) : NULL };
-    int ret = -ENOMEM;
+    int ret = thread_pool_submit_co(ttj_make_part, &p);
 
     *ret_last = true;
-    if (e.data) {
-        memcpy(e.data->bytes, body, length);
-        memcpy(&b, body, sizeof(b));
+    if (ret == 0) {
+        e.data = ttj_data_new(bs, p.length);
+        ret = e.data ? 0 : -ENOMEM;
+    }
+    if (ret == 0) {
+        memcpy(e.data->bytes, p.body, p.length);
+        memcpy(&b, p.body, sizeof(b));
         *ret_last = s->footer_part + 1 == tt_get32(b.part_count);
         e.req = (struct tt_request){
             .kind = TT_KIND_FOOTER,
             .flags = *ret_last ? 0 : TT_RECORD_MORE,
             .payload = e.data->bytes,
-            .payload_length = length,
+            .payload_length = p.length,
         };
         ret = ttj_append(bs, &e, 1);
     }
     ttj_data_unref(e.data);
-    free(body);
+    free(p.body);
     return ret;
 }
 

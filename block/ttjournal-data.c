@@ -42,7 +42,7 @@ static unsigned ttj_class(size_t bytes)
 
 void ttj_pool_init(TTJPool *pool)
 {
-    qemu_spin_init(&pool->lock);
+    qemu_mutex_init(&pool->lock);
     for (unsigned i = 0; i < TTJ_DATA_CLASSES; i++) {
         QSLIST_INIT(&pool->kept[i]);
     }
@@ -62,13 +62,13 @@ static TTJData *ttj_pool_get(TTJPool *pool, unsigned class)
     if (class == TTJ_DATA_CLASSES) {
         return NULL;
     }
-    qemu_spin_lock(&pool->lock);
+    qemu_mutex_lock(&pool->lock);
     data = QSLIST_FIRST(&pool->kept[class]);
     if (data) {
         QSLIST_REMOVE_HEAD(&pool->kept[class], next);
         pool->kept_bytes -= ttj_class_size(class);
     }
-    qemu_spin_unlock(&pool->lock);
+    qemu_mutex_unlock(&pool->lock);
     return data;
 }
 
@@ -80,13 +80,13 @@ static bool ttj_pool_put(TTJPool *pool, TTJData *data)
     if (!KEEPS || data->class == TTJ_DATA_CLASSES) {
         return false;
     }
-    qemu_spin_lock(&pool->lock);
+    qemu_mutex_lock(&pool->lock);
     keep = pool->kept_bytes + size <= TTJ_POOL_MAX;
     if (keep) {
         pool->kept_bytes += size;
         QSLIST_INSERT_HEAD(&pool->kept[data->class], data, next);
     }
-    qemu_spin_unlock(&pool->lock);
+    qemu_mutex_unlock(&pool->lock);
     return keep;
 }
 
@@ -99,6 +99,12 @@ void ttj_pool_trim(TTJPool *pool)
             ttj_data_free(data);
         }
     }
+}
+
+void ttj_pool_destroy(TTJPool *pool)
+{
+    ttj_pool_trim(pool);
+    qemu_mutex_destroy(&pool->lock);
 }
 
 TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes)

@@ -34,7 +34,7 @@
 
 /* Bytes that were freed; see ttjournal-data.c. */
 typedef struct TTJPool {
-    QemuSpin lock;
+    QemuMutex lock;
     QSLIST_HEAD(, TTJData) kept[TTJ_DATA_CLASSES];
     size_t kept_bytes;
 } TTJPool;
@@ -281,6 +281,7 @@ static inline bool ttj_is_quiesced(const BDRVTtjournalState *s)
 void ttj_pool_init(TTJPool *pool);
 /* Frees what is kept, and keeps on keeping. */
 void ttj_pool_trim(TTJPool *pool);
+void ttj_pool_destroy(TTJPool *pool);
 
 /* @bytes, or NULL: no memory.  The caller has the only reference. */
 TTJData *ttj_data_new(BlockDriverState *bs, size_t bytes);

@@ -560,7 +560,7 @@ void ttj_init_state(BDRVTtjournalState *s)
 void ttj_destroy_state(BDRVTtjournalState *s)
 {
     ttj_free_state(s);
-    ttj_pool_trim(&s->pool);
+    ttj_pool_destroy(&s->pool);
     qemu_mutex_destroy(&s->mutex);
 }
 

@@ -2,10 +2,10 @@
  * ttjournal filter driver: what is done in the background
  *
  * Three workers, one for each of journal, disk and checkpoints, so that they
- * do not wait for each other.  They have a thread of their own: to bring a
- * write to the disk takes about as much of a processor as to record it.  What a
- * worker does next is decided anew each time from what there is to do; who
- * changes that kicks them.
+ * do not wait for each other.  They have a thread of their own, if the drivers
+ * below bear that: to bring a write to the disk takes about as much of a
+ * processor as to record it.  What a worker does next is decided anew each time
+ * from what there is to do; who changes that kicks them.
  *
  * The disk follows slowly as long as little is pending, and the faster the
  * more is: it shares the device with the guest's appends, and each request in
@@ -109,7 +109,7 @@ static TTJAction ttj_journal_action(BDRVTtjournalState *s, int64_t now)
          now - s->undurable_ns >= UNDURABLE_NS)) {
         return TTJ_FLUSH;
     }
-    if (ttj_has_footer(s) && now >= s->footer_ns) {
+    if (ttj_has_footer(s) && !s->unrecorded && now >= s->footer_ns) {
         return TTJ_FOOTER;
     }
     if (s->appending) {
@@ -187,8 +187,9 @@ static void ttj_arm(BDRVTtjournalState *s, int64_t now)
     } else if (s->changed) {
         at = s->checkpoint_time + s->options.checkpoint_ns;
     }
-    if (ttj_has_footer(s)) {
-        at = MIN(at, s->footer_ns);
+    if (ttj_has_footer(s) && !s->unrecorded && !s->journal_error) {
+        at =
+            MIN(at, MAX(s->footer_ns, s->workers[TTJ_JOURNAL_WORKER].retry_ns));
     }
     if (s->room_wanted) {
         at = MIN(at, MAX(s->appended_ns + QUIET_NS, s->room_ns));
@@ -245,6 +246,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
 {
     BDRVTtjournalState *s = bs->opaque;
     uint64_t last;
+    bool idle;
     int ret = 0;
 
     switch (action) {
@@ -270,9 +272,10 @@ static int coroutine_fn GRAPH_RDLOCK ttj_act(BlockDriverState *bs,
     case TTJ_CHECKPOINT:
         ret = ttj_checkpoint(bs, 0);
         WITH_QEMU_LOCK_GUARD(&s->lock) {
-            if (!ttj_unsettled(s)) {
-                ttj_pool_trim(&s->pool); /* the guest may stay idle */
-            }
+            idle = !ttj_unsettled(s);
+        }
+        if (idle) {
+            ttj_pool_trim(&s->pool); /* the guest may stay so */
         }
         return ret;
     case TTJ_TELL:
@@ -306,6 +309,31 @@ typedef struct TTJWork {
     TTJWorkerKind kind;
 } TTJWork;
 
+/* A file or device of the host's, with nothing in between */
+static bool GRAPH_RDLOCK ttj_is_plain(const BlockDriverState *bs)
+{
+    while (bs && bs->drv && !strcmp(bs->drv->format_name, "raw")) {
+        bs = bs->file ? bs->file->bs : NULL;
+    }
+    return bs && bs->drv &&
+           (!strcmp(bs->drv->format_name, "file") ||
+            !strcmp(bs->drv->format_name, "host_device"));
+}
+
+/*
+ * Where workers may do I/O.  Not all drivers bear requests from a thread that
+ * is not their node's: qcow2 cleans its caches there, without a lock; those of
+ * network protocols wake coroutines there; a mirror counts without a lock.
+ */
+static AioContext *GRAPH_RDLOCK ttj_worker_context(BlockDriverState *bs)
+{
+    BDRVTtjournalState *s = bs->opaque;
+
+    return ttj_is_plain(bs->file->bs) && ttj_is_plain(s->journal->bs)
+               ? s->thread.ctx
+               : bdrv_get_aio_context(bs);
+}
+
 /*
  * Does what is to be done next; false if there is nothing.  In flight only
  * with the graph lock held: who waits for it must not be waited for by a
@@ -314,10 +342,18 @@ typedef struct TTJWork {
 static bool coroutine_fn ttj_work(BlockDriverState *bs, TTJWorkerKind kind)
 {
     BDRVTtjournalState *s = bs->opaque;
+    AioContext *ctx;
     TTJAction action;
     int ret;
 
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ctx = ttj_worker_context(bs);
+    }
+    aio_co_reschedule_self(ctx);
     GRAPH_RDLOCK_GUARD();
+    if (ttj_worker_context(bs) != ctx) {
+        return true; /* the graph has changed meanwhile */
+    }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         action =
             ttj_next_action(s, kind, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));

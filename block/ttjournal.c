@@ -575,6 +575,7 @@ static int ttj_open(BlockDriverState *bs, QDict *options, int flags,
     int ret;
 
     ttj_init_state(s);
+    s->drained = bs->quiesce_counter > 0;
     ret = ttj_open_workers(bs, errp);
     if (ret < 0) {
         ttj_destroy_state(s);
@@ -624,10 +625,11 @@ static void ttj_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
 {
     BDRVTtjournalState *s = bs->opaque;
 
+    /* at once: a write that ends in between would count as somebody else's */
+    QEMU_LOCK_GUARD(&s->lock);
     if (s->recording && s->served && !ttj_is_writer(perm)) {
         ttj_disk_left(bs);
     }
-    QEMU_LOCK_GUARD(&s->lock);
     s->served = ttj_is_writer(perm);
     if (!s->served) {
         s->appended_ns = 0; /* nothing more comes: the disk can follow */

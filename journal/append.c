@@ -450,7 +450,9 @@ bool tt_writer_seen(struct tt_writer *w, const struct tt_frame *f,
     struct tt_record r;
 
     while (w->ended && tt_table_next(f, table, &pos, &index, &r)) {
-        if (r.kind == TT_KIND_FOOTER && !(r.flags & TT_RECORD_MORE)) {
+        /* one that comes later may be of a segment before that */
+        if (r.kind == TT_KIND_FOOTER && !(r.flags & TT_RECORD_MORE) &&
+            f->segment == w->ended->segment + 1) {
             tt_writer_footer_done(w);
         }
     }

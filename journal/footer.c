@@ -143,6 +143,12 @@ struct part {
     size_t first, end, sums;
 };
 
+static size_t part_length(size_t entries, size_t sums)
+{
+    return sizeof(struct tt_footer_body) +
+           entries * sizeof(struct tt_footer_entry) + sums * sizeof(tt_le64);
+}
+
 /* Cuts the entries into parts; how many, and which entries @want holds. */
 static uint32_t cut_parts(const struct tt_footer *ft, uint32_t want,
                           struct part *ret)
@@ -152,9 +158,7 @@ static uint32_t cut_parts(const struct tt_footer *ft, uint32_t want,
 
     for (size_t i = 0; i <= ft->count; i++) {
         uint32_t sums = i < ft->count ? entry_sums(&ft->entries[i]) : 0;
-        size_t bytes = sizeof(struct tt_footer_body) +
-                       (i + 1 - p.first) * sizeof(struct tt_footer_entry) +
-                       (p.sums + sums) * sizeof(tt_le64);
+        size_t bytes = part_length(i + 1 - p.first, p.sums + sums);
 
         if (i == ft->count || (bytes > PART_MAX && i > p.first)) {
             p.end = i;
@@ -207,34 +211,51 @@ static void encode_body(const struct tt_footer *ft, const struct part *p,
     }
 }
 
+static void sort(struct tt_footer *ft)
+{
+    if (!ft->sorted && ft->count) {
+        qsort(ft->entries, ft->count, sizeof(*ft->entries), compare_entries);
+    }
+    ft->sorted = true;
+}
+
+static uint8_t *make_part(const struct tt_footer *ft, const struct part *p,
+                          uint32_t part, uint32_t parts, uint32_t *ret_length)
+{
+    size_t length = part_length(p->end - p->first, p->sums);
+    uint8_t *buf = malloc(length);
+
+    if (buf) {
+        encode_body(ft, p, part, parts, buf);
+        *ret_length = (uint32_t)length;
+    }
+    return buf;
+}
+
 uint8_t *tt_footer_part(struct tt_footer *ft, uint32_t part,
                         uint32_t *ret_length)
 {
     struct part p = { 0 };
     uint32_t parts;
-    size_t length;
-    uint8_t *buf;
 
     if (!ft || ft->incomplete) {
         return NULL;
     }
-    if (!ft->sorted && ft->count) {
-        qsort(ft->entries, ft->count, sizeof(*ft->entries), compare_entries);
-    }
-    ft->sorted = true;
+    sort(ft);
     parts = cut_parts(ft, part, &p);
-    if (part >= parts) {
-        return NULL;
+    return part < parts ? make_part(ft, &p, part, parts, ret_length) : NULL;
+}
+
+uint8_t *tt_footer_span(struct tt_footer *ft, size_t first, size_t count,
+                        uint32_t part, uint32_t parts, uint32_t *ret_length)
+{
+    struct part p = { .first = first, .end = first + count };
+
+    sort(ft);
+    for (size_t i = p.first; i < p.end; i++) {
+        p.sums += entry_sums(&ft->entries[i]);
     }
-    length = sizeof(struct tt_footer_body) +
-             (p.end - p.first) * sizeof(struct tt_footer_entry) +
-             p.sums * sizeof(tt_le64);
-    buf = malloc(length);
-    if (buf) {
-        encode_body(ft, &p, part, parts, buf);
-        *ret_length = (uint32_t)length;
-    }
-    return buf;
+    return make_part(ft, &p, part, parts, ret_length);
 }
 
 struct tt_footer *tt_writer_take_footer(struct tt_writer *w)

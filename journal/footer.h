@@ -25,6 +25,13 @@ struct tt_footer {
 
 struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
                                 const struct tt_frame *first);
+/*
+ * The part @part of @parts, if it holds the entries [@first, @first + @count),
+ * of which there are so many: where it is cut is its writer's choice.  The
+ * caller frees it; NULL: no memory.
+ */
+uint8_t *tt_footer_span(struct tt_footer *ft, size_t first, size_t count,
+                        uint32_t part, uint32_t parts, uint32_t *ret_length);
 /* Adds what @f holds; false if memory ran out, and the footer is given up. */
 bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
                          const uint8_t *table);

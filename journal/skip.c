@@ -306,7 +306,7 @@ static bool part_fits(const struct footer_walk *w, const struct footer_part *p)
 {
     const struct skip *s = w->s;
 
-    return p->part == w->next_part && p->part < p->part_count &&
+    return p->part < p->part_count &&
            (!w->next_part || p->part_count == w->part_count) &&
            p->first_seq == s->head.first_seq &&
            p->last_seq + 1 == s->next.first_seq &&
@@ -345,8 +345,11 @@ static int take_footer(struct footer_walk *w, const struct tt_frame *f,
     if (p.segment != w->s->segment) {
         return 1;
     }
-    if (!part_fits(w, &p)) {
+    if (!part_fits(w, &p) || p.part > w->next_part) {
         return 0;
+    }
+    if (p.part < w->next_part) {
+        return 1; /* its writer died before the last one; another began anew */
     }
     ret = w->part(w->opaque, &p);
     w->part_count = p.part_count;

@@ -180,45 +180,44 @@ static int check_padding(struct verifier *v, uint64_t offset, uint64_t length,
 
 /* ---- footers ----------------------------------------------------------- */
 
-/* What part @part should be; NULL and *ret_code 0 if there is none such. */
-static uint8_t *expected_part(struct verifier *v, uint32_t part,
-                              uint32_t *ret_length, int *ret_code)
-{
-    struct tt_footer_body first;
-    uint8_t *p = tt_footer_part(v->ended, 0, ret_length);
-
-    *ret_code = 0;
-    if (p && part) {
-        memcpy(&first, p, sizeof(first));
-        free(p);
-        if (part >= tt_get32(first.part_count)) {
-            return NULL;
-        }
-        p = tt_footer_part(v->ended, part, ret_length);
-    }
-    if (!p) {
-        *ret_code = tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
-    }
-    return p;
-}
-
 /* 1 if the part @body says what the segment that ended holds, 0 if not. */
 static int footer_fits(struct verifier *v, const uint8_t *body, uint32_t length)
 {
     const size_t hash = offsetof(struct tt_footer_body, tree_hash);
     const size_t rest = offsetof(struct tt_footer_body, part);
+    struct tt_footer *ft = v->ended;
     struct tt_footer_body b;
-    uint32_t expected_length = 0;
+    uint32_t count, part, parts, expected_length = 0;
     uint8_t *expected;
     int ret;
 
     memcpy(&b, body, sizeof(b));
-    expected = expected_part(v, tt_get32(b.part), &expected_length, &ret);
-    if (expected) {
-        ret = length >= expected_length && !memcmp(body, expected, hash) &&
-              !memcmp(body + rest, expected + rest, expected_length - rest);
+    part = tt_get32(b.part);
+    parts = tt_get32(b.part_count);
+    count = tt_get32(b.entry_count);
+    if (part == 0) {
+        v->next_part = 0;
+        v->part_count = parts;
+        v->next_entry = 0;
     }
+    if (ft->incomplete) {
+        return tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
+    if (part != v->next_part || parts != v->part_count || part >= parts ||
+        count > ft->count - v->next_entry ||
+        (part + 1 == parts && count < ft->count - v->next_entry)) {
+        return 0;
+    }
+    expected =
+        tt_footer_span(ft, v->next_entry, count, part, parts, &expected_length);
+    if (!expected) {
+        return tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
+    ret = length >= expected_length && !memcmp(body, expected, hash) &&
+          !memcmp(body + rest, expected + rest, expected_length - rest);
     free(expected);
+    v->next_part++;
+    v->next_entry += count;
     return ret;
 }
 
@@ -263,6 +262,8 @@ static bool follow_segment(struct verifier *v, const struct tt_frame *f,
         tt_footer_free(v->ended);
         v->ended = v->current;
         v->ended_whole = v->current_whole && !broken;
+        v->next_part = v->part_count = 0;
+        v->next_entry = 0;
         v->current = tt_footer_new(
             f->segment, tt_segment_offset(&v->history->super, f->segment), f);
         v->current_whole = f->flags & TT_FRAME_SEGMENT_START;

@@ -27,6 +27,9 @@ struct verifier {
     /* What the footers of the present and the last segment must say. */
     struct tt_footer *current, *ended;
     bool current_whole, ended_whole;
+    /* of the footer of the segment that ended: what should come next */
+    uint32_t next_part, part_count;
+    size_t next_entry;
 };
 
 static inline bool tt_verify_is_zero(const uint8_t *p, size_t length)

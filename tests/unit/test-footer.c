@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include "../../journal/footer.h"
 #include "unit.h"
 
 struct seen {
@@ -218,6 +219,67 @@ START_TEST(several_parts)
 }
 END_TEST
 
+/* Appends parts of some entries each, without the last @missing of them. */
+static void append_parts(struct unit *u, struct tt_footer *ft, size_t some,
+                         size_t missing, bool to_the_end)
+{
+    size_t count = ft->count - missing;
+    uint32_t parts = (uint32_t)((count + some - 1) / some), length;
+
+    for (uint32_t i = 0; i < (to_the_end ? parts : parts - 1); i++) {
+        size_t n = i + 1 < parts ? some : count - some * i;
+        uint8_t *body = tt_footer_span(ft, some * i, n, i, parts, &length);
+        struct tt_request req = {
+            .kind = TT_KIND_FOOTER,
+            .flags = (i + 1 < parts ? TT_RECORD_MORE : 0) |
+                     (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0),
+            .payload = body,
+            .payload_length = length,
+        };
+
+        OK(&u->sw, sw_append_one(&u->sw, &req, 1));
+        free(body);
+        unit_write(u, 4096, 512); /* among other frames */
+    }
+}
+
+static uint64_t findings(struct unit *u)
+{
+    struct tt_source src = sw_quiet_source(&u->sw);
+    struct tt_error err = { 0 };
+    uint64_t count = 0;
+
+    ck_assert_msg(tt_verify(&src, NULL, &count, &err) == 0, "%s", err.message);
+    return count;
+}
+
+/* Where a footer is cut is its writer's choice; and one may have died amid. */
+START_TEST(parts_of_any_size)
+{
+    for (size_t some = 1; some < 12; some++) {
+        for (size_t missing = 0; missing < 2; missing++) {
+            struct tt_footer *ft;
+            struct unit u;
+
+            unit_begin(&u, 5 + some);
+            for (unsigned i = 0; i < 4; i++) {
+                unit_write(&u, i * 8192, 4096);
+            }
+            end_segment(&u);
+            ft = tt_writer_take_footer(&u.sw.w);
+            ck_assert_uint_ge(ft->count, 4);
+            append_parts(&u, ft, some, 0, false);
+            append_parts(&u, ft, some % 5 + 1, missing, true);
+            /* or it would not have been compared */
+            ck_assert_uint_eq(u.sw.w.footer->segment, ft->segment + 1);
+            tt_footer_free(ft);
+            ck_assert_uint_eq(findings(&u) != 0, missing != 0);
+            unit_end(&u);
+        }
+    }
+}
+END_TEST
+
 START_TEST(crash_before_the_footer)
 {
     struct sim_node *n;
@@ -243,6 +305,7 @@ int main(void)
     return unit_run("footer", (const TTest *const *const[]){
                                   &lists_every_version,
                                   &several_parts,
+                                  &parts_of_any_size,
                                   &crash_before_the_footer,
                                   NULL,
                               });
