@@ -73,8 +73,16 @@ void tt_look_begin(const struct tt_history *h, struct look_memo *memo)
         n += h->runs[i]->lane_count;
     }
     memo->lanes = n;
-    memset(memo->slots, 0,
-           (n < LOOK_SLOTS ? n : LOOK_SLOTS) * sizeof(memo->slots[0]));
+    for (size_t i = 0; i < n && i < LOOK_SLOTS; i++) {
+        memo->slots[i] = (struct run_memo){ 0 };
+    }
+}
+
+void tt_look_end(struct look_memo *memo)
+{
+    for (size_t i = 0; i < memo->lanes && i < LOOK_SLOTS; i++) {
+        tt_run_memo_clear(&memo->slots[i]);
+    }
 }
 
 /* A search for one version of the byte at @at */

@@ -33,6 +33,8 @@ struct look_memo {
 };
 
 void tt_look_begin(const struct tt_history *h, struct look_memo *memo);
+/* Lets go of the pages that it holds. */
+void tt_look_end(struct look_memo *memo);
 
 /* The version of the byte at @at with the largest seq that is <= @seq. */
 int tt_look_newest(const struct tt_history *h, uint64_t at, uint64_t seq,

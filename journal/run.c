@@ -167,11 +167,11 @@ void tt_run_row(const struct run_page *p, unsigned i, struct run_row *ret)
     ret->sum = p->shape.sum ? column(at, 8) : 0;
 }
 
-/* How many rows from @from on are at or before (start, seq)?  Plus @from. */
+/* How many of the rows [@from, @end) are at or before (start, seq)?  Plus
+ * @from. */
 static unsigned rows_until(const struct run_page *p, unsigned from,
-                           uint64_t start, uint64_t seq)
+                           unsigned end, uint64_t start, uint64_t seq)
 {
-    unsigned end = p->count;
     uint64_t s = start >> p->shape.start_shift;
 
     if (s < p->start_base) {
@@ -192,6 +192,34 @@ static unsigned rows_until(const struct run_page *p, unsigned from,
         }
     }
     return from;
+}
+
+/* Is row @i at or before (start, seq)? */
+static bool is_until(const struct run_page *p, unsigned i, uint64_t start,
+                     uint64_t seq)
+{
+    return rows_until(p, i, i + 1, start, seq) > i;
+}
+
+/*
+ * As rows_until() for all rows, found in steps that double from @near on: it
+ * is where the search of a place before this one has ended.
+ */
+static unsigned rows_near(const struct run_page *p, unsigned near,
+                          uint64_t start, uint64_t seq)
+{
+    unsigned from = near, step = 1;
+
+    if (near > p->count || (near && !is_until(p, near - 1, start, seq))) {
+        return rows_until(p, 0, p->count, start, seq);
+    }
+    while (step <= p->count - from &&
+           is_until(p, from + step - 1, start, seq)) {
+        from += step;
+        step *= 2;
+    }
+    return rows_until(p, from, step < p->count - from ? from + step : p->count,
+                      start, seq);
 }
 
 static uint64_t row_start(const struct run_page *p, unsigned i)
@@ -254,7 +282,7 @@ static int descend(const struct tt_run *run, const struct run_lane *lane,
         if (ret < 0 || level == 0) {
             return ret;
         }
-        i = rows_until(p, 0, start, seq);
+        i = rows_until(p, 0, p->count, start, seq);
         if (i < p->count) {
             right->any = true;
             right->start = row_start(p, i);
@@ -284,7 +312,7 @@ static void take_row(const struct run_page *p, unsigned i, struct run_hit *ret)
 static int next_start(const struct run_page *p, unsigned from, uint64_t start,
                       const struct passed *right, uint64_t *ret_next)
 {
-    unsigned i = rows_until(p, from, start, UINT64_MAX);
+    unsigned i = rows_near(p, from, start, UINT64_MAX);
 
     *ret_next = UINT64_MAX;
     if (i < p->count) {
@@ -317,6 +345,28 @@ static uint64_t round_start(const struct run_lane *lane, uint64_t start)
     return start >> s.start_shift << s.start_shift;
 }
 
+void tt_run_memo_clear(struct run_memo *memo)
+{
+    if (memo->leaf) {
+        tt_run_page_put(&memo->page);
+    }
+    *memo = (struct run_memo){ 0 };
+}
+
+/*
+ * The search ends at row @i of what find_leaf() has got; @memo goes on holding
+ * that, if it is its own.
+ */
+static void leave_leaf(struct run_memo *memo, struct run_page *p, unsigned i)
+{
+    if (memo) {
+        memo->index = i;
+    }
+    if (!memo || memo->leaf != p->number) {
+        tt_run_page_put(p);
+    }
+}
+
 /* As descend(), or straight to the leaf that @memo knows. */
 static int find_leaf(const struct tt_run *run, const struct run_lane *lane,
                      uint64_t start, uint64_t seq, struct run_memo *memo,
@@ -328,12 +378,18 @@ static int find_leaf(const struct tt_run *run, const struct run_lane *lane,
     if (memo && memo->leaf && start >= memo->low && start <= memo->high) {
         *right = (struct passed){ .any = memo->high != UINT64_MAX,
                                   .start = memo->high + 1 };
-        return get_level(run, lane, memo->leaf, 0, p, err);
+        *p = memo->page;
+        return 0;
     }
     ret = descend(run, lane, start, seq, p, right, err);
     if (memo && ret == 0) {
+        if (memo->leaf) {
+            tt_run_page_put(&memo->page);
+        }
         /* all of it may be of the place 0, and go on in the next leaf */
         memo->leaf = right->any && !right->start ? 0 : p->number;
+        memo->page = *p;
+        memo->index = 0;
         memo->low = p->number == lane->first_page ? 0 : row_start(p, 0) + 1;
         memo->high = right->any ? right->start - 1 : UINT64_MAX;
     }
@@ -379,7 +435,7 @@ int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
     if (r < 0) {
         return r;
     }
-    i = rows_until(&p, 0, start, seq);
+    i = rows_near(&p, memo ? memo->index : 0, start, seq);
     if (i > 0) {
         take_row(&p, i - 1, ret);
     } else if (p.number != lane->first_page) {
@@ -387,7 +443,7 @@ int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,
         r = damaged(run, p.number, err);
     }
     known = next_start(&p, i, start, &right, &ret->next);
-    tt_run_page_put(&p);
+    leave_leaf(memo, &p, i);
     if (r == 0 && !known) {
         /* versions of this place go on in the next leaf */
         r = look_behind(run, lane, start, &ret->next, err);
@@ -441,12 +497,12 @@ int tt_run_first(const struct tt_run *run, const struct run_lane *lane,
     if (r < 0) {
         return r;
     }
-    i = rows_until(&p, 0, start, 0);
+    i = rows_near(&p, memo ? memo->index : 0, start, 0);
     if (i < p.count && row_start(&p, i) == start) {
         take_row(&p, i, ret);
     }
     known = next_start(&p, i, start, &right, &ret->next);
-    tt_run_page_put(&p);
+    leave_leaf(memo, &p, i);
     if (!known) {
         /* they begin, or go on, in the next leaf, if there is one */
         if (!right.any) {

@@ -175,7 +175,12 @@ struct run_memo {
     uint64_t from, next;
     /* Rows that begin in [low, high] are in this leaf, as far as there are */
     uint64_t leaf, low, high;
+    struct run_page page; /* that one; held, unless leaf is 0 */
+    unsigned index;       /* of the row in it where the last search ended */
 };
+
+/* Lets go of what @memo holds; it tells nothing then. */
+void tt_run_memo_clear(struct run_memo *memo);
 
 /* The last row that is at or before (start, seq).  @memo may be NULL. */
 int tt_run_floor(const struct tt_run *run, const struct run_lane *lane,

@@ -190,6 +190,7 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
         }
         ret_extent->length += a.ext.length;
     }
+    tt_look_end(&memo);
     return ret;
 }
 
@@ -198,19 +199,20 @@ int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
 {
     uint64_t size = tt_history_disk_size(h, UINT64_MAX);
     struct look_memo memo;
+    int ret = 0;
 
     tt_look_begin(h, &memo);
     *ret_bytes = 0;
     for (uint64_t at = 0; at < size;) {
         struct look v, p;
         uint64_t end;
-        int ret = tt_look_newest(h, at, UINT64_MAX, &memo, &v, err);
 
+        ret = tt_look_newest(h, at, UINT64_MAX, &memo, &v, err);
         if (ret == 0) {
             ret = tt_look_preimage(h, at, &memo, &p, err);
         }
         if (ret < 0) {
-            return ret;
+            break;
         }
         end = v.end < p.end ? v.end : p.end;
         if (end > size) {
@@ -221,7 +223,8 @@ int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
         }
         at = end;
     }
-    return 0;
+    tt_look_end(&memo);
+    return ret;
 }
 
 /* ---- pieces ------------------------------------------------------------ */
@@ -289,6 +292,7 @@ int tt_view_pieces(const struct tt_history *h, uint64_t seq, uint64_t offset,
             at = p[n - 1].offset + p[n - 1].length;
         }
     }
+    tt_look_end(&memo);
     *ret_count = count;
     return ret;
 }

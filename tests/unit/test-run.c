@@ -282,6 +282,8 @@ static void check_memo(const struct tt_run *run, const struct lane *l,
             }
             start += unit * sim_random(w, 4);
         }
+        tt_run_memo_clear(&floor);
+        tt_run_memo_clear(&first);
     }
 }
 
@@ -578,6 +580,7 @@ START_TEST(hostile_pages)
                     told += tt_run_first(run, &run->lanes[i], row->start, NULL,
                                          &hit, &err) < 0;
                 }
+                tt_run_memo_clear(&memo);
             }
             tt_run_close(run);
         }
