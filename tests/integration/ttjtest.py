@@ -341,6 +341,11 @@ class Qmp:
             else:
                 return answer['return']
 
+    def has_come(self, name):
+        """Has this event happened, and was not asked for yet?"""
+        self.command('query-version')   # events come before its answer
+        return any(e['event'] == name for e in self.events)
+
     def event(self, name):
         """Waits for one that has not been asked for yet; its data."""
         while True:
