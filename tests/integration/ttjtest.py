@@ -186,23 +186,28 @@ class Daemon:
         with open(self.log_path, errors='replace') as f:
             return f.read()
 
+    def listens(self, path):
+        with socket.socket(socket.AF_UNIX) as s:
+            try:
+                s.connect(path)
+                # nbdkit under ASan may hang at its end if a client
+                # left amid the greeting (in libc's locale lock).
+                if self.name == 'nbdkit':
+                    s.recv(18, socket.MSG_WAITALL)
+                return True
+            except OSError:
+                return False
+
     def wait_for_socket(self, path):
+        self.wait_for(lambda: self.listens(path), 'listen')
+
+    def wait_for(self, condition, what):
         end = time.monotonic() + START_LIMIT
-        while True:
-            with socket.socket(socket.AF_UNIX) as s:
-                try:
-                    s.connect(path)
-                    # nbdkit under ASan may hang at its end if a client
-                    # left amid the greeting (in libc's locale lock).
-                    if self.name == 'nbdkit':
-                        s.recv(18, socket.MSG_WAITALL)
-                    return
-                except OSError:
-                    pass
+        while not condition():
             if self.process.poll() is not None:
                 raise Refused(self.name, self.process.returncode, self.log())
             check(time.monotonic() < end,
-                  f'{self.name} does not listen after {START_LIMIT} s: '
+                  f'{self.name} does not {what} after {START_LIMIT} s: '
                   f'{self.log()}')
             time.sleep(0.003)
 
@@ -264,6 +269,8 @@ class Recorder:
         self.sock = t.path(f'nbd{n}')
         self.qmp_sock = t.path(f'qmp{n}')
         self.qmp = None
+        # QEMU 10.2 answers clients before it has come to the export.
+        started = t.path(f'started{n}')
         export = 'type=nbd,id=e,node-name=d,writable=on,name=d'
         if iothread:
             export += ',iothread=io'
@@ -271,7 +278,7 @@ class Recorder:
         args = [
             qemu('qemu-storage-daemon'),
             '--chardev', f'socket,id=q,path={self.qmp_sock},server=on,wait=off',
-            '--monitor', 'chardev=q',
+            '--monitor', 'chardev=q', '--pidfile', started,
             '--blockdev', f'{disk_node},node-name=f,discard=unmap',
             '--blockdev', f'driver={fmt},node-name=r,file=f,discard=unmap',
             '--blockdev', f'{journal_node},node-name=j',
@@ -282,6 +289,8 @@ class Recorder:
             *extra, *(['--export', export] if nbd else [])]
         self.daemon = Daemon(t, 'qemu-storage-daemon', args, self.sock, env,
                              wait)
+        if wait:
+            self.daemon.wait_for(lambda: os.path.exists(started), 'start')
 
     def connect(self, **kwargs):
         return connect(self.sock, 'd', **kwargs)
