@@ -392,8 +392,8 @@ int coroutine_fn GRAPH_RDLOCK ttj_write_back(BlockDriverState *bs,
  * left it is not to be taken for the writing of others.  Called with lock
  * held, as is what waits until nobody writes.
  */
-void ttj_begin_writing(BlockDriverState *bs);
-void ttj_stop_writing(BlockDriverState *bs);
+void GRAPH_RDLOCK ttj_begin_writing(BlockDriverState *bs);
+void GRAPH_RDLOCK ttj_stop_writing(BlockDriverState *bs);
 void coroutine_fn ttj_wait_written(BDRVTtjournalState *s);
 
 /* ---- ttjournal-worker.c -------------------------------------------------- */
@@ -511,12 +511,12 @@ void coroutine_fn GRAPH_RDLOCK ttj_co_start_again(BlockDriverState *bs,
  * has ended, in either case. */
 int ttj_stop(BlockDriverState *bs);
 /* From here on the worker brings to the disk what is recorded. */
-void ttj_run_worker(BlockDriverState *bs);
+void GRAPH_RDLOCK ttj_run_worker(BlockDriverState *bs);
 
 /* Remembers the disk as it is now; see BDRVTtjournalState.served. */
-void ttj_disk_left(BlockDriverState *bs);
+void GRAPH_RDLOCK ttj_disk_left(BlockDriverState *bs);
 /* Has anybody written below the filter since? */
-bool ttj_disk_changed(BlockDriverState *bs);
+bool GRAPH_RDLOCK ttj_disk_changed(BlockDriverState *bs);
 struct tt_now ttj_now(void);
 
 /* Tells what the library says of the journal, and returns -errno. */
@@ -552,8 +552,8 @@ const char *GRAPH_RDLOCK ttj_disk_file(BlockDriverState *bs,
 /* What a message calls @bs: its file, or if that has no name the node */
 const char *ttj_name(BlockDriverState *bs);
 /* Inode and modification time (ns) of that file; false if there is none. */
-bool ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
-                   int64_t *ret_mtime);
+bool GRAPH_RDLOCK ttj_disk_stat(BlockDriverState *bs, uint64_t *ret_inode,
+                                int64_t *ret_mtime);
 /* What frames must be aligned to: a physical sector of the journal's medium */
 uint32_t GRAPH_RDLOCK ttj_journal_alignment(BlockDriverState *bs);
 /* Compares the disk with what the journal says: 0, or why it is refused. */

@@ -676,7 +676,9 @@ int ttj_start(BlockDriverState *bs, Error **errp)
     if (ret < 0) {
         ttj_free_state(s);
     } else if (s->recording) {
+        bdrv_graph_rdlock_main_loop();
         ttj_run_worker(bs);
+        bdrv_graph_rdunlock_main_loop();
     }
     return ret;
 }

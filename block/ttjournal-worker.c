@@ -389,7 +389,11 @@ static void coroutine_fn ttj_worker(void *opaque)
         s->workers[work->kind].working = false;
         ttj_kick(work->bs); /* for what has come since, or arms the timer */
     }
-    aio_wait_kick(); /* of ttj_stop_worker() */
+    /*
+     * For ttj_stop_worker(), and for who waits for the graph lock that was let
+     * go: QEMU 10.2 does not always wake it.
+     */
+    aio_wait_kick();
 }
 
 bool ttj_is_working(BDRVTtjournalState *s)

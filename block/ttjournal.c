@@ -377,7 +377,7 @@ static int64_t coroutine_fn GRAPH_RDLOCK ttj_co_getlength(BlockDriverState *bs)
 
 /* ---- the node ------------------------------------------------------------ */
 
-static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
+static void GRAPH_RDLOCK ttj_refresh_limits(BlockDriverState *bs, Error **errp)
 {
     bs->bl.request_alignment =
         MAX(bs->file->bs->bl.request_alignment, TT_SECTOR);
@@ -390,10 +390,11 @@ static void ttj_refresh_limits(BlockDriverState *bs, Error **errp)
  * then they may, so that it can be inserted above a disk in use.  And while
  * the disk is behind its journal, what it holds is of no use to others.
  */
-static void ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
-                           BdrvChildRole role, BlockReopenQueue *reopen_queue,
-                           uint64_t perm, uint64_t shared, uint64_t *nperm,
-                           uint64_t *nshared)
+static void GRAPH_RDLOCK ttj_child_perm(BlockDriverState *bs, BdrvChild *c,
+                                        BdrvChildRole role,
+                                        BlockReopenQueue *reopen_queue,
+                                        uint64_t perm, uint64_t shared,
+                                        uint64_t *nperm, uint64_t *nshared)
 {
     BDRVTtjournalState *s = bs->opaque;
 
@@ -602,8 +603,8 @@ static bool ttj_is_writer(uint64_t perm)
     return perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE);
 }
 
-static int ttj_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
-                          Error **errp)
+static int GRAPH_RDLOCK ttj_check_perm(BlockDriverState *bs, uint64_t perm,
+                                       uint64_t shared, Error **errp)
 {
     BDRVTtjournalState *s = bs->opaque;
 
@@ -621,7 +622,8 @@ static int ttj_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
     return -ESTALE;
 }
 
-static void ttj_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
+static void GRAPH_RDLOCK ttj_set_perm(BlockDriverState *bs, uint64_t perm,
+                                      uint64_t shared)
 {
     BDRVTtjournalState *s = bs->opaque;
 
@@ -638,7 +640,7 @@ static void ttj_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
 }
 
 /* Another process may take over: nothing is written while inactive. */
-static int ttj_inactivate(BlockDriverState *bs)
+static int GRAPH_RDLOCK ttj_inactivate(BlockDriverState *bs)
 {
     int ret = ttj_stop(bs);
 
@@ -648,6 +650,17 @@ static int ttj_inactivate(BlockDriverState *bs)
         ttj_run_worker(bs); /* the node stays active and goes on recording */
     }
     return ret;
+}
+
+/* Filters may come and go between @bs and its disk, nothing else. */
+static bool ttj_is_its_disk(BlockDriverState *bs, BlockDriverState *file)
+{
+    bool same;
+
+    bdrv_graph_rdlock_main_loop();
+    same = bdrv_skip_filters(file) == bdrv_skip_filters(bs->file->bs);
+    bdrv_graph_rdunlock_main_loop();
+    return same;
 }
 
 /*
@@ -661,9 +674,7 @@ static int ttj_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
     const char *name = qdict_get_try_str(state->options, "file");
     BlockDriverState *file = name ? bdrv_find_node(name) : NULL;
 
-    /* filters may come and go between here and the disk, nothing else */
-    if (file &&
-        bdrv_skip_filters(file) != bdrv_skip_filters(state->bs->file->bs)) {
+    if (file && !ttj_is_its_disk(state->bs, file)) {
         error_setg(errp,
                    "ttjournal: node '%s' is not the disk that is "
                    "recorded: remove this node and add another",
