@@ -147,6 +147,16 @@ static bool request_is_valid(const struct tt_request *req)
            (!req->payload_length || req->payload_length == req->disk_length);
 }
 
+/*
+ * Bytes of the disk begin at a multiple of a sector, also in the journal: an
+ * index knows no other place.  Behind a body of another length they do not.
+ */
+static bool is_place_for(const struct tt_batch *b, const struct tt_request *req)
+{
+    return !has_payload(req) || !tt_kind_is_version(req->kind) ||
+           b->payload_total % TT_SECTOR == 0;
+}
+
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
 {
     uint32_t sums = 0, length;
@@ -164,7 +174,7 @@ bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)
         round_up(HEADER + CLOCK_DESC + b->table_length + length, b->alignment) +
         round_up(payload, b->alignment);
     /* A segment is filled up: only what does not fit alone goes to the next. */
-    if (b->count == MAX_REQUESTS ||
+    if (b->count == MAX_REQUESTS || !is_place_for(b, req) ||
         HEADER + CLOCK_DESC + b->table_length + length > TT_HEAD_MAX ||
         frame > b->max_length || (frame > b->room && b->payload_total)) {
         return false;

@@ -258,7 +258,7 @@ struct tt_request {
     uint32_t payload_length;
 };
 
-/* Adds a record; false if the frame is full (write it, then try again). */
+/* Adds a record; false if it goes to the next frame (write this one first). */
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req);
 unsigned tt_batch_count(const struct tt_batch *b);
 

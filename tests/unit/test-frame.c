@@ -453,6 +453,33 @@ static void fill(const struct tt_request *req, uint32_t alignment,
     end();
 }
 
+/* Bytes of the disk behind a body that is no whole sectors: not in this frame */
+START_TEST(batch_keeps_payloads_at_sectors)
+{
+    static const uint8_t bytes[1000];
+    struct tt_request body_req = { .kind = TT_KIND_FOOTER, .payload = bytes };
+    struct tt_request other = { .kind = TT_KIND_ZERO, .disk_length = 512 };
+    struct tt_request preimage = { .kind = TT_KIND_PREIMAGE,
+                                   .disk_length = 512,
+                                   .payload = bytes,
+                                   .payload_length = 512 };
+
+    begin(512);
+    ck_assert(tt_batch_add(batch, &preimage));
+    body_req.payload_length = 512;
+    ck_assert(tt_batch_add(batch, &body_req));
+    ck_assert(tt_batch_add(batch, &preimage));
+    body_req.payload_length = 1000;
+    ck_assert(tt_batch_add(batch, &body_req));
+    ck_assert(!tt_batch_add(batch, &preimage));
+    ck_assert(!tt_batch_add(batch, &write_req));
+    ck_assert(tt_batch_add(batch, &other));
+    tt_batch_reset(batch, &writer);
+    ck_assert(tt_batch_add(batch, &preimage));
+    end();
+}
+END_TEST
+
 START_TEST(batch_of_small_records)
 {
     struct tt_request req = { .kind = TT_KIND_DURABLE };
@@ -542,6 +569,7 @@ int main(void)
                                  &descriptor_limits,
                                  &optional_kinds_and_flags_are_skipped,
                                  &hostile_tables,
+                                 &batch_keeps_payloads_at_sectors,
                                  &batch_of_small_records,
                                  &batch_of_large_records,
                                  &batch_of_inline_bodies,
