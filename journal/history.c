@@ -278,6 +278,7 @@ static int take_version(struct tt_history *h, const struct tt_frame *f,
     h->stats.writes += rec->kind == TT_KIND_WRITE;
     h->stats.zeroes += rec->kind == TT_KIND_ZERO;
     h->stats.preimages += rec->kind == TT_KIND_PREIMAGE;
+    h->stats.resizes += rec->kind == TT_KIND_RESIZE;
     if (rec->kind == TT_KIND_WRITE) {
         h->stats.written_bytes += rec->payload_length;
     }
@@ -310,18 +311,22 @@ static int take_other(struct tt_history *h, const struct tt_frame *f,
         h->stats.flushes++;
         return 0;
     case TT_KIND_SESSION:
+        h->stats.sessions++;
         return take_session(h, f, rec);
     case TT_KIND_MARK:
+        h->stats.marks++;
         return take_mark(h, f, rec);
     case TT_KIND_CLOCK:
         return take_clock(h, f, rec);
     case TT_KIND_CHECKPOINT:
         return take_checkpoint(h, f, rec);
     case TT_KIND_GAP:
+        h->stats.gaps++;
         return tt_history_gap(h, f, rec);
     case TT_KIND_FOOTER:
         return tt_history_footer(h, f, rec);
     case TT_KIND_DAMAGE:
+        h->stats.damages++;
         if (!h->damage_record) {
             h->damage_record = rec->seq;
         }
@@ -425,6 +430,7 @@ int tt_history_take_rest(struct tt_history *h, const struct tt_frame *f,
     tt_history_gap_followed(h, f);
     while (ret == 0 && tt_table_next(f, table, &pos, &next, &rec)) {
         if (rec.kind == TT_KIND_RESIZE) {
+            h->stats.resizes++;
             ret = add_size(h, rec.seq, rec.disk_length) ? 0 : no_memory(h);
         } else if (!is_version(&rec) && rec.kind != TT_KIND_FOOTER) {
             ret = take_other(h, f, &rec);
@@ -582,6 +588,7 @@ static int take_index(struct tt_history *h, const struct tt_catalog *catalog,
     memcpy(h->runs, runs, run_count * sizeof(*h->runs));
     h->runs_count = run_count;
     h->covered_seq = tt_catalog_last_seq(catalog);
+    h->tail_offset = tt_catalog_end_offset(catalog);
     h->journal = h->src;
     return 0;
 }
@@ -651,6 +658,11 @@ LIST(tt_session, sessions)
 LIST(tt_damage, damages)
 LIST(tt_gap, gaps)
 #undef LIST
+
+uint64_t tt_history_covered(const struct tt_history *h)
+{
+    return h->covered_seq;
+}
 
 const struct tt_session *tt_history_recorder(const struct tt_history *h)
 {

@@ -88,6 +88,7 @@ struct tt_history {
      * the tail behind that, unless it says otherwise.
      */
     uint64_t covered_seq;
+    uint64_t tail_offset; /* of the first frame behind it, or 0 */
     struct tt_run **runs; /* in order of sequence; not owned, but the array */
     size_t runs_count;
     const struct tt_source *journal; /* to look up times; NULL without runs */

@@ -163,7 +163,12 @@ static void io_stats(struct io *io, struct tt_history_stats *s)
     f64(io, &s->writes);
     f64(io, &s->zeroes);
     f64(io, &s->preimages);
+    f64(io, &s->resizes);
     f64(io, &s->flushes);
+    f64(io, &s->sessions);
+    f64(io, &s->marks);
+    f64(io, &s->gaps);
+    f64(io, &s->damages);
     f64(io, &s->written_bytes);
     f64(io, &s->frames);
     f64(io, &s->segments);

@@ -391,3 +391,83 @@ int tt_times_last(const struct tt_history *h, size_t i, int64_t time,
                                          : h->scan.last_seq;
     return 0;
 }
+
+/* ---- where to begin a scan --------------------------------------------- */
+
+/*
+ * A damaged frame is no place to begin at, for then a scan could not tell what
+ * is missing: the one before is as good.
+ */
+static int covered_frame(const struct tt_history *h, uint64_t seq,
+                         uint64_t *ret_from, struct tt_error *err)
+{
+    uint8_t head[TT_HEAD_MAX];
+    struct tt_error e = { 0 };
+    struct tt_frame f;
+    struct known k;
+    int ret;
+
+    *ret_from = 0;
+    while (seq && (ret = known_frame(h, seq, &k, err)) != 0) {
+        if (ret > 0) {
+            ret = tt_frame_read(&h->super, h->journal, k.frame, head, &f, &e);
+            ret = ret == -TT_EIO && e.os_errno == EIO ? 0 : ret;
+        }
+        if (ret < 0) {
+            if (err && e.code) {
+                *err = e;
+            }
+            return ret;
+        }
+        if (ret > 0 && f.first_seq == k.seq) {
+            *ret_from = k.frame;
+            break;
+        }
+        seq = k.seq - 1;
+    }
+    return 0;
+}
+
+/* The last record before those of @seq's epoch that have @time, or @seq. */
+static int before_time(const struct tt_history *h, uint64_t *seq, int64_t time,
+                       struct tt_error *err)
+{
+    uint64_t last;
+    size_t i = 0;
+    int ret;
+
+    while (i < h->epochs_count && h->epochs[i].last_seq < *seq) {
+        i++;
+    }
+    if (i == h->epochs_count || time == INT64_MIN) {
+        return 0;
+    }
+    ret = tt_times_last(h, i, time - 1, &last, err);
+    if (ret == 0 && last < *seq) {
+        *seq = last;
+    }
+    return ret;
+}
+
+int tt_history_scan_from(const struct tt_history *h, uint64_t seq,
+                         const int64_t *time, uint64_t *ret_from,
+                         struct tt_error *err)
+{
+    int ret;
+
+    *ret_from = 0;
+    if (!h->journal) {
+        return 0;
+    }
+    if (time) {
+        ret = before_time(h, &seq, *time, err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (seq > h->covered_seq) {
+        *ret_from = h->tail_offset;
+        return 0;
+    }
+    return covered_frame(h, seq, ret_from, err);
+}

@@ -603,8 +603,9 @@ struct tt_mark {
  * counted.
  */
 struct tt_history_stats {
-    uint64_t records, writes, zeroes, preimages, flushes;
-    uint64_t written_bytes; /* payload of WRITEs */
+    uint64_t records, writes, zeroes, preimages, resizes, flushes;
+    uint64_t sessions, marks, gaps, damages; /* records of these kinds */
+    uint64_t written_bytes;                  /* payload of WRITEs */
     uint64_t frames, segments;
     uint64_t duplicate_preimages;
     uint64_t provisional_from; /* first version not durable, or 0 */
@@ -663,6 +664,17 @@ bool tt_history_had_size(const struct tt_history *h, uint64_t seq,
                          uint64_t size);
 /* Size of the disk after the records up to @seq. */
 uint64_t tt_history_disk_size(const struct tt_history *h, uint64_t seq);
+/*
+ * Where a scan may begin (tt_scan_run()) that is to meet the record @seq and
+ * all behind it; also, if @time is not NULL, those before it in its epoch that
+ * are stamped *@time.  0: the journal's beginning, which is all that is known
+ * without an index.
+ */
+int tt_history_scan_from(const struct tt_history *h, uint64_t seq,
+                         const int64_t *time, uint64_t *ret_from,
+                         struct tt_error *err);
+/* The last record that an index covers, or 0: what is behind it was read. */
+uint64_t tt_history_covered(const struct tt_history *h);
 /*
  * Time of the newest record at or before @seq; false if there is none, or if it
  * cannot be read.
