@@ -2,8 +2,15 @@
  * ttjournal info: what is in this journal, and how is it?
  *
  * Everything is gathered into one struct and printed from it twice, as lines
- * or as JSON.  What the history does not count (records by kind, bytes that
- * the disk may lack) is counted in a second pass over the frames' tables.
+ * or as JSON.
+ *
+ * Where there is an index, history comes from there, and of the journal only
+ * its end is read: what the index does not cover, and what is behind the
+ * newest CHECKPOINT.  What is printed is the same without an index.  So what
+ * only the frames can tell, each one of them (how many there are, records that
+ * neither change the disk nor are notable, second pre-images), is counted on
+ * demand: --full reads them all.  Of damage an index knows what was in its
+ * way; "indexed" says up to where nobody has looked.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -13,9 +20,15 @@
 
 #include "record.h"
 
-static gboolean opt_json;
+static gboolean opt_json, opt_full;
+static char *opt_index;
 
 static const GOptionEntry entries[] = {
+    { "full", 0, 0, G_OPTION_ARG_NONE, &opt_full,
+      "Read all of the journal, and count frames and every kind of record",
+      NULL },
+    { "index", 0, 0, G_OPTION_ARG_FILENAME, &opt_index,
+      "Look for the index in this folder, not beside the journal", "DIR" },
     { "json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "One JSON object", NULL },
     { NULL },
 };
@@ -29,9 +42,11 @@ struct info {
     struct tt_history_stats stats;
     uint64_t captured; /* bytes of the disk that have a version */
     uint64_t disk_size;
+    uint64_t indexed; /* the last record that an index answers for, or 0 */
     int64_t first_time, last_time;
     bool has_time;
-    uint64_t kinds[KIND_SLOTS];
+    uint64_t kinds[KIND_SLOTS]; /* by number; without --full not all of them */
+    uint64_t other;             /* records that are not in kinds */
     uint64_t behind_records, behind_bytes; /* above the checkpoint's level */
     uint64_t redo_ranges, redo_bytes;      /* newest versions of those */
     bool resized;                          /* a RESIZE is among them */
@@ -40,6 +55,7 @@ struct info {
 
 /* ---- gathering --------------------------------------------------------- */
 
+/* What was appended since the history was read is not counted. */
 static int count_frame(void *opaque, const struct tt_frame *f,
                        const uint8_t *table)
 {
@@ -47,20 +63,69 @@ static int count_frame(void *opaque, const struct tt_frame *f,
     struct tt_record rec;
     uint32_t pos = 0, index = 0;
 
-    while (tt_table_next(f, table, &pos, &index, &rec)) {
-        info->kinds[rec.kind < KIND_SLOTS ? rec.kind : 0]++;
+    while (tt_table_next(f, table, &pos, &index, &rec) &&
+           rec.seq <= info->end->last_seq) {
+        if (opt_full) {
+            info->kinds[rec.kind < KIND_SLOTS ? rec.kind : 0]++;
+        }
         if (rec.seq > info->stats.level_seq &&
             (rec.kind == TT_KIND_WRITE || rec.kind == TT_KIND_ZERO)) {
             info->behind_records++;
             info->behind_bytes += rec.disk_length;
         }
-        if (!info->has_time) {
-            info->first_time = rec.time;
-            info->has_time = true;
-        }
-        info->last_time = rec.time;
     }
     return 0;
+}
+
+/* Counts what may be behind the newest CHECKPOINT's level, or (--full) all. */
+static int count_records(const struct tool_journal *j, struct info *info,
+                         struct tt_error *err)
+{
+    const struct tt_scan_ops ops = { .frame = count_frame, .opaque = info };
+    struct tt_scan scan;
+    uint64_t from = 0;
+    int ret = 0;
+
+    if (!opt_full) {
+        ret = tt_history_scan_from(j->history, info->stats.level_seq + 1, NULL,
+                                   &from, err);
+    }
+    return ret < 0 ? ret
+                   : tt_scan_run(&j->super, &j->file->source, from, &ops, &scan,
+                                 err);
+}
+
+/* The kinds that history counts wherever it comes from */
+static void count_kinds(struct info *info)
+{
+    const struct tt_history_stats *st = &info->stats;
+
+    if (!opt_full) {
+        info->kinds[TT_KIND_WRITE] = st->writes;
+        info->kinds[TT_KIND_ZERO] = st->zeroes;
+        info->kinds[TT_KIND_PREIMAGE] = st->preimages;
+        info->kinds[TT_KIND_RESIZE] = st->resizes;
+        info->kinds[TT_KIND_SESSION] = st->sessions;
+        info->kinds[TT_KIND_MARK] = st->marks;
+        info->kinds[TT_KIND_GAP] = st->gaps;
+        info->kinds[TT_KIND_DAMAGE] = st->damages;
+    }
+    info->other = st->records;
+    for (size_t i = 0; i < KIND_SLOTS; i++) {
+        info->other -= info->kinds[i];
+    }
+}
+
+static void find_span(const struct tool_journal *j, struct info *info)
+{
+    size_t count;
+    const struct tt_epoch *e = tt_history_epochs(j->history, &count);
+
+    info->has_time = count > 0;
+    if (count > 0) {
+        info->first_time = e[0].first_time;
+        info->last_time = e[count - 1].last_time;
+    }
 }
 
 /* What recovery would redo */
@@ -81,23 +146,41 @@ static int count_redos(const struct tool_journal *j, struct info *info,
     return ret;
 }
 
-static int gather(const struct tool_journal *j, struct info *info)
+static int gather_once(const struct tool_journal *j, struct info *info,
+                       struct tt_error *err)
 {
-    struct tt_scan_ops ops = { .frame = count_frame, .opaque = info };
-    struct tt_error err = { 0 };
-    struct tt_scan scan;
+    int ret;
 
     *info = (struct info){
         .j = j,
         .end = tt_history_end(j->history),
+        .indexed = tt_history_covered(j->history),
         .written = tt_lock_is_written(j->file->fd),
     };
     tt_history_stats(j->history, &info->stats);
     info->disk_size = tt_history_disk_size(j->history, UINT64_MAX);
-    if (tt_history_captured(j->history, &info->captured, &err) < 0 ||
-        tt_scan_run(&j->super, &j->file->source, 0, &ops, &scan, &err) < 0 ||
-        count_redos(j, info, &err) < 0) {
-        tt_file_name_error(j->file->path, -1, &err);
+    find_span(j, info);
+    ret = tt_history_captured(j->history, &info->captured, err);
+    if (ret == 0) {
+        ret = count_records(j, info, err);
+    }
+    if (ret == 0) {
+        ret = count_redos(j, info, err);
+    }
+    count_kinds(info);
+    return ret;
+}
+
+static int gather(struct tool_journal *j, struct info *info)
+{
+    struct tt_error err = { 0 };
+    int ret;
+
+    do {
+        ret = gather_once(j, info, &err);
+    } while (tool_index_failed(j, ret));
+    if (ret < 0) {
+        tt_file_name_error(j->file->path, ret, &err);
         return tool_report(&err);
     }
     return EXIT_OK;
@@ -164,8 +247,13 @@ static void text_records(const struct info *info)
             printf(", %s %" PRIu64, kind_at(i, kind), info->kinds[i]);
         }
     }
-    printf("\n%-18s %" PRIu64 " in %" PRIu64 " segment%s\n", "frames",
-           st->frames, st->segments, st->segments == 1 ? "" : "s");
+    if (info->other > 0) {
+        printf(", other %" PRIu64, info->other);
+    }
+    printf("\n%-18s %" PRIu64 "\n", "segments", st->segments);
+    if (opt_full) {
+        printf("%-18s %" PRIu64 "\n", "frames", st->frames);
+    }
     line_size("written by guest", st->written_bytes);
 }
 
@@ -279,10 +367,15 @@ static void text_health(const struct info *info)
     printf("%-18s %s, %zu damaged place%s in frames, %zu gap%s\n", "health",
            state(info), damages, damages == 1 ? "" : "s", gaps,
            gaps == 1 ? "" : "s");
+    if (info->indexed > 0) {
+        printf("%-18s up to seq:%" PRIu64 ": what is damaged there may not be "
+               "known; --full looks at all frames, verify at all bytes\n",
+               "indexed", info->indexed);
+    }
     if (info->j->damaged_superblocks) {
         printf("%-18s one of two superblocks is damaged\n", "");
     }
-    if (st->duplicate_preimages) {
+    if (opt_full && st->duplicate_preimages) {
         printf("%-18s %" PRIu64 " pre-images came twice; the first counts\n",
                "", st->duplicate_preimages);
     }
@@ -382,9 +475,14 @@ static void json_records(JsonBuilder *b, const struct info *info)
             json_int(b, kind_at(i, kind), info->kinds[i]);
         }
     }
+    if (info->other > 0) {
+        json_int(b, "other", info->other);
+    }
     json_builder_end_object(b);
     json_int(b, "record_count", info->stats.records);
-    json_int(b, "frames", info->stats.frames);
+    if (opt_full) {
+        json_int(b, "frames", info->stats.frames);
+    }
     json_int(b, "segments", info->stats.segments);
     json_int(b, "written_bytes", info->stats.written_bytes);
 }
@@ -495,7 +593,10 @@ static void json_health(JsonBuilder *b, const struct info *info)
         json_bool(b, "being_written", info->written > 0);
     }
     json_int(b, "damaged_superblocks", info->j->damaged_superblocks);
-    json_int(b, "duplicate_preimages", st->duplicate_preimages);
+    json_int(b, "indexed_seq", info->indexed);
+    if (opt_full) {
+        json_int(b, "duplicate_preimages", st->duplicate_preimages);
+    }
     if (st->provisional_from) {
         json_int(b, "provisional_from", st->provisional_from);
     }
@@ -535,7 +636,8 @@ static int run(const struct tool_command *command, int argc, char **argv)
     struct info info;
 
     if (status == EXIT_OK) {
-        status = tool_open(argv[1], true, &j);
+        status = opt_full ? tool_open(argv[1], true, &j)
+                          : tool_open_indexed(argv[1], opt_index, &j);
     }
     if (status != EXIT_OK) {
         return status;

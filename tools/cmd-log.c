@@ -6,6 +6,9 @@
  * nobody; then the records are streamed in order of history.  Both ends are
  * inclusive: --from T begins with the first record stamped T or later.
  *
+ * Where there is an index it tells the times, and which frame to begin with,
+ * so that what lies before is not read.
+ *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include <stdio.h>
@@ -13,7 +16,7 @@
 
 #include "record.h"
 
-static gchar *opt_from, *opt_to, *opt_kind, *opt_tz;
+static gchar *opt_from, *opt_to, *opt_kind, *opt_tz, *opt_index;
 static gint64 opt_limit = G_MININT64; /* not given */
 static gboolean opt_json;
 
@@ -28,6 +31,8 @@ static const GOptionEntry entries[] = {
       "Stop after so many records", "N" },
     { "tz", 0, 0, G_OPTION_ARG_STRING, &opt_tz, "Zone of times that have none",
       "ZONE" },
+    { "index", 0, 0, G_OPTION_ARG_FILENAME, &opt_index,
+      "Look for the index in this folder, not beside the journal", "DIR" },
     { "json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "One JSON object a line",
       NULL },
     { NULL },
@@ -133,7 +138,7 @@ static int damage(void *opaque, const struct tt_damage *d)
 }
 
 /* A moment named by its number begins with that record, a time with its own */
-static int bind_from(const struct tool_journal *j, struct log *log)
+static int bind_from(struct tool_journal *j, struct log *log)
 {
     struct tt_moment m;
     int status;
@@ -156,7 +161,7 @@ static int bind_from(const struct tool_journal *j, struct log *log)
     return EXIT_OK;
 }
 
-static int bind_range(const struct tool_journal *j, struct log *log)
+static int bind_range(struct tool_journal *j, struct log *log)
 {
     struct tt_moment m;
     int status = bind_from(j, log);
@@ -172,7 +177,24 @@ static int bind_range(const struct tool_journal *j, struct log *log)
     return status;
 }
 
-static int stream(const struct tool_journal *j, struct log *log)
+/* The frame to begin with; 0: the first. */
+static int find_start(struct tool_journal *j, const struct log *log,
+                      uint64_t *ret_from, struct tt_error *err)
+{
+    int r;
+
+    do {
+        /* a time was found in the epoch of the last record by then */
+        r = log->from_exact
+                ? tt_history_scan_from(j->history, log->from_seq - 1,
+                                       &log->from_time, ret_from, err)
+                : tt_history_scan_from(j->history, log->from_seq, NULL,
+                                       ret_from, err);
+    } while (tool_index_failed(j, r));
+    return r;
+}
+
+static int stream(struct tool_journal *j, struct log *log)
 {
     struct tt_scan_ops ops = {
         .frame = frame,
@@ -181,9 +203,13 @@ static int stream(const struct tool_journal *j, struct log *log)
     };
     struct tt_error err = { 0 };
     struct tt_scan scan;
+    uint64_t from;
+    int r = find_start(j, log, &from, &err);
 
-    if (tt_scan_run(&j->super, log->src, 0, &ops, &scan, &err) < 0 &&
-        err.code != 0) {
+    if (r == 0) {
+        r = tt_scan_run(&j->super, log->src, from, &ops, &scan, &err);
+    }
+    if (r < 0 && err.code != 0) {
         tt_file_name_error(j->file->path, -1, &err);
         return tool_report(&err);
     }
@@ -200,7 +226,7 @@ static int run(const struct tool_command *command, int argc, char **argv)
         status = tool_fail(EXIT_USAGE, "--limit: must not be negative");
     }
     if (status == EXIT_OK) {
-        status = tool_open(argv[1], true, &j);
+        status = tool_open_indexed(argv[1], opt_index, &j);
     }
     if (status != EXIT_OK) {
         return status;

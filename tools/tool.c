@@ -184,9 +184,83 @@ int tool_open(const char *path, bool with_history, struct tool_journal *ret)
     return EXIT_OK;
 }
 
+/* The history by what the index knows; -TT_EINDEX: it does not fit. */
+static int load_indexed(struct tool_journal *j, struct tt_error *err)
+{
+    struct tt_run *const *runs;
+    size_t count;
+
+    j->history = tt_history_new();
+    if (j->history == NULL) {
+        return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
+    }
+    j->set = tt_store_get(j->store);
+    if (j->set == NULL) {
+        return tt_history_load(j->history, &j->file->source, err);
+    }
+    runs = tt_index_set_runs(j->set, &count);
+    return tt_history_open(j->history, &j->file->source,
+                           tt_index_set_catalog(j->set), runs, count, err);
+}
+
+/* Reads all of the journal, so that no index is needed. */
+static int load_whole(struct tool_journal *j, struct tt_error *err)
+{
+    int r = tt_history_load(j->history, &j->file->source, err);
+
+    tt_index_set_put(j->set);
+    j->set = NULL;
+    return tt_file_name_error(j->file->path, r, err);
+}
+
+int tool_open_indexed(const char *path, const char *folder,
+                      struct tool_journal *ret)
+{
+    struct tt_error err = { 0 };
+    int r, status = tool_open(path, false, ret);
+
+    if (status != EXIT_OK) {
+        return status;
+    }
+    r = tt_store_open(ret->file, &ret->super, folder, &ret->store, &err);
+    if (r < 0) {
+        ret->store = NULL;
+    } else {
+        r = load_indexed(ret, &err);
+        if (r == -TT_EINDEX) {
+            tool_warn("%s: %s; all of the journal is read", path, err.message);
+            r = load_whole(ret, &err);
+        }
+    }
+    if (tt_file_name_error(path, r, &err) < 0) {
+        tool_close(ret);
+        return tool_report(&err);
+    }
+    return EXIT_OK;
+}
+
+bool tool_index_failed(struct tool_journal *j, int ret)
+{
+    struct tt_error err = { 0 };
+
+    if (j->set == NULL || (ret != -TT_EINDEX && ret != -TT_EDAMAGED)) {
+        return false;
+    }
+    tool_warn("%s: %s; all of the journal is read", j->file->path,
+              ret == -TT_EINDEX ? "its index is damaged"
+                                : "a frame that the index names is damaged");
+    if (load_whole(j, &err) < 0) {
+        tool_report(&err);
+        return false;
+    }
+    return true;
+}
+
 void tool_close(struct tool_journal *j)
 {
     tt_history_free(j->history);
+    tt_index_set_put(j->set);
+    tt_store_close(j->store);
     tt_file_close(j->file);
     memset(j, 0, sizeof(*j));
 }
@@ -199,7 +273,7 @@ int64_t tool_now(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-int tool_resolve(const struct tool_journal *j, const char *text, const char *tz,
+int tool_resolve(struct tool_journal *j, const char *text, const char *tz,
                  struct tt_moment *ret)
 {
     struct tt_error err = { 0 };
@@ -210,7 +284,9 @@ int tool_resolve(const struct tool_journal *j, const char *text, const char *tz,
     if (tt_zone_open(tz, &zone, &err) < 0 && tz != NULL) {
         return tool_report(&err);
     }
-    r = tt_moment_resolve(j->history, text, zone, tool_now(), ret, &err);
+    do {
+        r = tt_moment_resolve(j->history, text, zone, tool_now(), ret, &err);
+    } while (tool_index_failed(j, r));
     tt_zone_close(zone);
     if (r < 0) {
         tt_file_name_error(j->file->path, r, &err);

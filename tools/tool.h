@@ -9,7 +9,7 @@
 #include <glib.h>
 #include <inttypes.h>
 #include <json-glib/json-glib.h>
-#include <posix/file.h>
+#include <posix/store.h>
 #include <ttjournal/ttjournal.h>
 
 /* ---- exit statuses ----------------------------------------------------- */
@@ -94,17 +94,31 @@ struct tool_journal {
     struct tt_history *history; /* NULL if not asked for */
     struct tt_super super;
     unsigned damaged_superblocks;
+    struct tt_store *store;   /* or NULL */
+    struct tt_index_set *set; /* what the history was opened with, or NULL */
 };
 
 /* Returns an exit status; what is wrong has been reported. */
 int tool_open(const char *path, bool with_history, struct tool_journal *ret);
+/*
+ * The same with history, which comes from an index if there is one: below
+ * @folder, or (NULL) where it usually lies.  None is made, and none changed.
+ */
+int tool_open_indexed(const char *path, const char *folder,
+                      struct tool_journal *ret);
+/*
+ * After @ret, which a question about the history returned: true if an index
+ * answered and was wrong, or did not know where whoever reads all would.  All
+ * was read now: ask again.
+ */
+bool tool_index_failed(struct tool_journal *j, int ret);
 void tool_close(struct tool_journal *j);
 
 /* Now, CLOCK_REALTIME in ns. */
 int64_t tool_now(void);
 
 /* Binds a time as the user typed it; reports notes too. */
-int tool_resolve(const struct tool_journal *j, const char *text, const char *tz,
+int tool_resolve(struct tool_journal *j, const char *text, const char *tz,
                  struct tt_moment *ret);
 
 /* Splits JOURNAL@TIME at the first '@' after an existing file's name. */
