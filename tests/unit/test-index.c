@@ -180,27 +180,6 @@ static void recent(const struct tt_history *h, uint64_t level_seq)
     ck_assert(count > 0 || level_seq < tt_history_end(h)->last_seq);
 }
 
-static void same_stats(const struct tt_history *a, const struct tt_history *b)
-{
-    struct tt_history_stats s, t;
-    uint64_t x, y;
-
-    tt_history_stats(a, &s);
-    tt_history_stats(b, &t);
-    ck_assert_uint_eq(s.records, t.records);
-    ck_assert_uint_eq(s.writes, t.writes);
-    ck_assert_uint_eq(s.zeroes, t.zeroes);
-    ck_assert_uint_eq(s.preimages, t.preimages);
-    ck_assert_uint_eq(s.written_bytes, t.written_bytes);
-    ck_assert_uint_eq(s.segments, t.segments);
-    ck_assert_uint_eq(s.level_seq, t.level_seq);
-    ck_assert_int_eq(s.clean, t.clean);
-    ck_assert_uint_eq(s.provisional_from, t.provisional_from);
-    ck_assert_int_eq(tt_history_captured(a, &x, NULL), 0);
-    ck_assert_int_eq(tt_history_captured(b, &y, NULL), 0);
-    ck_assert_uint_eq(x, y);
-}
-
 static void compare(struct unit *u, struct simindex *x, uint64_t step)
 {
     struct tt_source src = sw_quiet_source(&u->sw);
@@ -211,7 +190,8 @@ static void compare(struct unit *u, struct simindex *x, uint64_t step)
     ck_assert_int_eq(tt_history_load(without, &src, &err), 0);
     same_lists(with, without);
     same_moments(with, without);
-    same_stats(with, without);
+    unit_same_stats(with, without);
+    unit_same_scans(&src, with, step);
     same_views(u, with, step);
     recent(with, UINT64_MAX);
     recent(without, UINT64_MAX);

@@ -113,6 +113,97 @@ void unit_scan(struct unit *u, struct unit_scan *ret)
                   "%s", err.message);
 }
 
+/* ---- histories with an index, and without ------------------------------- */
+
+/* The first record that a scan has met that @seq or @time asks for */
+struct meet {
+    uint64_t first, seq;
+    int64_t time;
+    bool by_time;
+    uint64_t epoch; /* of @seq */
+};
+
+static int meet_frame(void *opaque, const struct tt_frame *f,
+                      const uint8_t *table)
+{
+    struct meet *m = opaque;
+    uint32_t pos = 0, index = 0;
+    struct tt_record rec;
+
+    while (!m->first && tt_table_next(f, table, &pos, &index, &rec)) {
+        if (rec.seq >= m->seq ||
+            (m->by_time && f->epoch == m->epoch && rec.time == m->time)) {
+            m->first = rec.seq;
+        }
+    }
+    return m->first ? -TT_EINVAL : 0;
+}
+
+static uint64_t meet(const struct tt_source *src, uint64_t from, struct meet m)
+{
+    const struct tt_scan_ops ops = { .frame = meet_frame, .opaque = &m };
+    struct tt_super super;
+    struct tt_scan scan;
+
+    ck_assert_int_eq(tt_super_read(src, &super, NULL, NULL), 0);
+    tt_scan_run(&super, src, from, &ops, &scan, NULL);
+    return m.first;
+}
+
+void unit_same_scans(const struct tt_source *src, const struct tt_history *h,
+                     uint64_t step)
+{
+    uint64_t last = tt_history_end(h)->last_seq, later = 0;
+    size_t e = 0, count;
+    const struct tt_epoch *epochs = tt_history_epochs(h, &count);
+
+    for (uint64_t seq = 1; seq <= last; seq += step) {
+        struct meet m = { .seq = seq };
+        uint64_t from;
+
+        ck_assert(tt_history_time(h, seq, &m.time));
+        while (e + 1 < count && epochs[e].last_seq < seq) {
+            e++;
+        }
+        m.epoch = epochs[e].number;
+        for (unsigned i = 0; i < 2; i++) {
+            m.by_time = i;
+            ck_assert_int_eq(
+                tt_history_scan_from(h, seq, i ? &m.time : NULL, &from, NULL),
+                0);
+            ck_assert_uint_eq(meet(src, from, m), meet(src, 0, m));
+            later += from > 0;
+        }
+    }
+    ck_assert(later > 0 || !tt_history_covered(h));
+}
+
+void unit_same_stats(const struct tt_history *a, const struct tt_history *b)
+{
+    struct tt_history_stats s, t;
+    uint64_t x, y;
+
+    tt_history_stats(a, &s);
+    tt_history_stats(b, &t);
+    ck_assert_uint_eq(s.records, t.records);
+    ck_assert_uint_eq(s.writes, t.writes);
+    ck_assert_uint_eq(s.zeroes, t.zeroes);
+    ck_assert_uint_eq(s.preimages, t.preimages);
+    ck_assert_uint_eq(s.resizes, t.resizes);
+    ck_assert_uint_eq(s.sessions, t.sessions);
+    ck_assert_uint_eq(s.marks, t.marks);
+    ck_assert_uint_eq(s.gaps, t.gaps);
+    ck_assert_uint_eq(s.damages, t.damages);
+    ck_assert_uint_eq(s.written_bytes, t.written_bytes);
+    ck_assert_uint_eq(s.segments, t.segments);
+    ck_assert_uint_eq(s.level_seq, t.level_seq);
+    ck_assert_int_eq(s.clean, t.clean);
+    ck_assert_uint_eq(s.provisional_from, t.provisional_from);
+    ck_assert_int_eq(tt_history_captured(a, &x, NULL), 0);
+    ck_assert_int_eq(tt_history_captured(b, &y, NULL), 0);
+    ck_assert_uint_eq(x, y);
+}
+
 int unit_run(const char *name, const TTest *const *const *tests)
 {
     Suite *s = suite_create(name);

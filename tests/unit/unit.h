@@ -51,6 +51,16 @@ struct unit_scan {
 };
 void unit_scan(struct unit *u, struct unit_scan *ret);
 
+/* What two histories of one journal count is the same. */
+void unit_same_stats(const struct tt_history *a, const struct tt_history *b);
+
+/*
+ * A scan from where @h says meets all that one of everything does, for each
+ * @step-th record.
+ */
+void unit_same_scans(const struct tt_source *src, const struct tt_history *h,
+                     uint64_t step);
+
 /* Runs the tests; the exit status. */
 int unit_run(const char *name, const TTest *const *const *tests);
 
