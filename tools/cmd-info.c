@@ -208,9 +208,9 @@ static int gather_once(const struct tool_journal *j, struct info *info,
     tt_history_stats(j->history, &info->stats);
     info->disk_size = tt_history_disk_size(j->history, UINT64_MAX);
     find_span(j, info);
-    ret = count_records(j, info, err);
-    if (ret == 0) {
-        ret = count_redos(j, info, err);
+    ret = count_redos(j, info, err);
+    if (ret == 0 && (opt_full || info->redo_ranges > 0 || info->resized)) {
+        ret = count_records(j, info, err);
     }
     count_kinds(info);
     return ret;
