@@ -112,7 +112,9 @@ static void count_kinds(struct info *info)
     }
     info->other = st->records;
     for (size_t i = 0; i < KIND_SLOTS; i++) {
-        info->other -= info->kinds[i];
+        /* footers may lie */
+        info->other -=
+            info->kinds[i] < info->other ? info->kinds[i] : info->other;
     }
 }
 
