@@ -1,0 +1,175 @@
+/*
+ * The journals that the fuzzers begin with: see fuzz.h
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+#include <stdio.h>
+
+#include "fuzz.h"
+
+#define DISK (4 * TT_GRID)
+
+static void done(struct fuzz_base *b, int ret)
+{
+    if (ret) {
+        fprintf(stderr, "the recorder failed: %d %s\n", ret, b->sw.problem);
+        abort();
+    }
+}
+
+static void write_some(struct fuzz_base *b, uint64_t offset, uint64_t length)
+{
+    uint8_t buf[2 * TT_GRID];
+
+    for (uint64_t i = 0; i < length; i++) {
+        /* few different bytes: small corpora, and copies that look alike */
+        buf[i] = (uint8_t)('a' + sim_random(&b->world, 4));
+    }
+    done(b, sw_write(&b->sw, offset, length, buf,
+                     (enum sw_order)sim_random(&b->world, 3)));
+}
+
+/*
+ * A write of one or two sectors, or zeroes, in one block: the frame that holds
+ * it and what it captures has to fit a segment.
+ */
+static void change(struct fuzz_base *b)
+{
+    uint64_t block = TT_GRID * sim_random(&b->world, DISK / TT_GRID);
+    uint64_t at = block + TT_SECTOR * sim_random(&b->world, 7);
+    uint64_t length = TT_SECTOR * (1 + sim_random(&b->world, 2));
+
+    if (sim_chance(&b->world, 25)) {
+        done(b, sw_zero(&b->sw, at, length, SW_PRE_AFTER));
+    } else {
+        write_some(b, at, length);
+    }
+}
+
+static void changes(struct fuzz_base *b, unsigned count)
+{
+    while (count--) {
+        change(b);
+    }
+}
+
+static void step_clock(struct fuzz_base *b, int64_t seconds)
+{
+    b->sw.now.realtime += seconds * INT64_C(1000000000);
+}
+
+static void close_clean(struct fuzz_base *b)
+{
+    done(b, sw_close(&b->sw));
+    sw_abandon(&b->sw);
+}
+
+static void record_plain(struct fuzz_base *b)
+{
+    changes(b, 3);
+    done(b, sw_mark(&b->sw, "before"));
+    done(b, sw_flush(&b->sw));
+    changes(b, 2);
+    close_clean(b);
+}
+
+static void record_long(struct fuzz_base *b)
+{
+    changes(b, 8);
+    done(b, sw_flush(&b->sw));
+    done(b, sw_mark(&b->sw, "one"));
+    done(b, sw_resize(&b->sw, DISK - TT_GRID));
+    done(b, sw_resize(&b->sw, DISK));
+    step_clock(b, -3600);
+    changes(b, 8);
+    sw_kill(&b->sw);
+    done(b, sw_open(&b->sw));
+    changes(b, 8);
+    done(b, sw_flush(&b->sw));
+    done(b, sw_mark(&b->sw, "two"));
+    step_clock(b, 75 * INT64_C(365) * 86400);
+    changes(b, 8);
+    step_clock(b, -75 * INT64_C(365) * 86400);
+    changes(b, 4);
+    done(b, sw_durable(&b->sw));
+    close_clean(b);
+}
+
+static void record_open(struct fuzz_base *b)
+{
+    changes(b, 4);
+    done(b, sw_flush(&b->sw));
+    changes(b, 6);
+    sw_abandon(&b->sw);
+}
+
+/* A GAP that says of one sector that it is in doubt. */
+static void gap(struct fuzz_base *b)
+{
+    struct {
+        struct tt_gap_body gap;
+        struct tt_range range;
+    } body = {
+        .gap.from_seq = tt_put64(b->sw.w.next_seq - 1),
+        .gap.from_epoch = tt_put64(b->sw.w.epoch),
+        .gap.from_time = tt_put64((uint64_t)b->sw.w.last_time),
+        .gap.to_time = tt_put64((uint64_t)b->sw.w.last_time),
+        .gap.reason = tt_put32(TT_GAP_JOURNAL_ERROR),
+        .gap.range_count = tt_put32(1),
+        .range = { tt_put64(TT_GRID), tt_put64(TT_SECTOR) },
+    };
+    const struct tt_request req = {
+        .kind = TT_KIND_GAP,
+        .flags = TT_RECORD_INLINE,
+        .payload = &body,
+        .payload_length = sizeof(body),
+    };
+
+    done(b, sw_append(&b->sw, &req, 1));
+}
+
+static void record_gaps(struct fuzz_base *b)
+{
+    changes(b, 3);
+    gap(b);
+    changes(b, 3);
+    step_clock(b, 1000);
+    gap(b);
+    changes(b, 1);
+    close_clean(b);
+}
+
+void fuzz_base_make(struct fuzz_base *b, enum fuzz_kind kind)
+{
+    static void (*const record[FUZZ_BASES])(struct fuzz_base *) = {
+        [FUZZ_PLAIN] = record_plain,
+        [FUZZ_LONG] = record_long,
+        [FUZZ_OPEN] = record_open,
+        [FUZZ_GAPS] = record_gaps,
+    };
+    uint8_t disk[DISK];
+
+    memset(b, 0, sizeof(*b));
+    sim_world_init(&b->world, 1 + kind);
+    for (size_t i = 0; i < sizeof(disk); i++) {
+        disk[i] = (uint8_t)('A' + sim_random(&b->world, 4));
+    }
+    sw_init(&b->sw, &b->world, disk, sizeof(disk), TT_ALIGNMENT_MIN);
+    done(b, sw_open(&b->sw));
+    record[kind](b);
+    b->image.size = b->sw.journal.size;
+    b->image.bytes = fuzz_alloc(b->image.size);
+    memcpy(b->image.bytes, b->sw.journal.cache, b->image.size);
+}
+
+void fuzz_base_clear(struct fuzz_base *b)
+{
+    sw_clear(&b->sw);
+    free(b->image.bytes);
+    memset(b, 0, sizeof(*b));
+}
+
+const struct sim_state *fuzz_truth(const struct fuzz_base *b, uint64_t seq)
+{
+    return sim_node_state(&b->sw.model, b->sw.tip, seq);
+}
