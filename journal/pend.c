@@ -165,7 +165,7 @@ static void write_row(struct run_writer *w, const struct pend_lane *l,
         .cell = (uint8_t)(r->place % TT_SECTOR),
     };
 
-    tt_run_writer_add(w, &row, l->sums + i * s.beside);
+    tt_run_writer_add(w, &row, s.beside ? l->sums + i * s.beside : NULL);
 }
 
 /* The lists of a lane, of which each has got so far */
