@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "fuzz.h"
+#include "footers.h"
+#include "indexes.h"
 
 static const char *directory;
 
@@ -53,6 +54,52 @@ static void journals(void)
     }
 }
 
+/* Each footer in its own place; a frame in the middle is destroyed. */
+static void footers(void)
+{
+    struct fuzz_footer ft[FUZZ_FOOTERS];
+    struct fuzz_base base;
+    unsigned count;
+
+    fuzz_base_make(&base, FUZZ_LONG);
+    count = fuzz_footers(&base, ft);
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t *data = fuzz_alloc(2 + ft[i].length);
+        char name[20];
+
+        data[0] = (uint8_t)i;
+        data[1] = (uint8_t)(ft[i].frame_count / 2);
+        memcpy(data + 2, base.image.bytes + ft[i].place, ft[i].length);
+        snprintf(name, sizeof(name), "footer-%u", i);
+        keep("footer", name, data, 2 + ft[i].length);
+        free(data);
+    }
+    fuzz_base_clear(&base);
+}
+
+static void indexes(enum fuzz_kind kind)
+{
+    struct simindex x[FUZZ_INDEXES];
+    struct fuzz_base base;
+    struct tt_source src;
+
+    fuzz_base_make(&base, kind);
+    src = fuzz_source(&base.image);
+    fuzz_index_make(x, &src);
+    for (unsigned i = 0; i < FUZZ_INDEXES; i++) {
+        uint8_t *data;
+        char name[30];
+        size_t size;
+
+        fuzz_index_pack(&x[i], &data, &size);
+        snprintf(name, sizeof(name), "index-%u-%u", kind, i);
+        keep("index", name, data, size);
+        free(data);
+        si_clear(&x[i]);
+    }
+    fuzz_base_clear(&base);
+}
+
 /* The first byte: see fuzz-time.c */
 static void times(void)
 {
@@ -89,6 +136,9 @@ int main(int argc, char **argv)
     }
     directory = argv[1];
     journals();
+    footers();
+    indexes(FUZZ_LONG);
+    indexes(FUZZ_FORK);
     times();
     return 0;
 }

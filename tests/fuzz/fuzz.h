@@ -63,6 +63,7 @@ enum fuzz_kind {
     FUZZ_LONG,  /* several sessions, epochs and segments with footers */
     FUZZ_OPEN,  /* not closed: the end is not durable */
     FUZZ_GAPS,  /* of which some writes are not recorded */
+    FUZZ_FORK,  /* begins as FUZZ_LONG does, and goes on otherwise */
     FUZZ_BASES,
 };
 

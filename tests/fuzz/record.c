@@ -26,12 +26,12 @@ static void write_some(struct fuzz_base *b, uint64_t offset, uint64_t length)
         buf[i] = (uint8_t)('a' + sim_random(&b->world, 4));
     }
     done(b, sw_write(&b->sw, offset, length, buf,
-                     (enum sw_order)sim_random(&b->world, 3)));
+                     sim_chance(&b->world, 50) ? SW_PRE_BEFORE : SW_PRE_AFTER));
 }
 
 /*
- * A write of one or two sectors, or zeroes, in one block: the frame that holds
- * it and what it captures has to fit a segment.
+ * A write of one or two sectors, or zeroes, in one block: so much fits what is
+ * left of a segment, or the next one.
  */
 static void change(struct fuzz_base *b)
 {
@@ -95,6 +95,17 @@ static void record_long(struct fuzz_base *b)
     close_clean(b);
 }
 
+/* What a power cut leaves of a journal may go on in two ways. */
+static void record_fork(struct fuzz_base *b)
+{
+    changes(b, 8);
+    done(b, sw_flush(&b->sw));
+    done(b, sw_mark(&b->sw, "fork"));
+    changes(b, 24);
+    done(b, sw_durable(&b->sw));
+    close_clean(b);
+}
+
 static void record_open(struct fuzz_base *b)
 {
     changes(b, 4);
@@ -142,15 +153,14 @@ static void record_gaps(struct fuzz_base *b)
 void fuzz_base_make(struct fuzz_base *b, enum fuzz_kind kind)
 {
     static void (*const record[FUZZ_BASES])(struct fuzz_base *) = {
-        [FUZZ_PLAIN] = record_plain,
-        [FUZZ_LONG] = record_long,
-        [FUZZ_OPEN] = record_open,
-        [FUZZ_GAPS] = record_gaps,
+        [FUZZ_PLAIN] = record_plain, [FUZZ_LONG] = record_long,
+        [FUZZ_OPEN] = record_open,   [FUZZ_GAPS] = record_gaps,
+        [FUZZ_FORK] = record_fork,
     };
     uint8_t disk[DISK];
 
     memset(b, 0, sizeof(*b));
-    sim_world_init(&b->world, 1 + kind);
+    sim_world_init(&b->world, kind == FUZZ_FORK ? FUZZ_LONG : kind);
     for (size_t i = 0; i < sizeof(disk); i++) {
         disk[i] = (uint8_t)('A' + sim_random(&b->world, 4));
     }

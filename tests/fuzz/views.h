@@ -20,6 +20,7 @@ struct fuzz_views {
     const struct fuzz_base *truth;
     bool whole; /* verify found nothing: all that has a version can be read */
     bool index; /* -TT_EINDEX is an answer */
+    const struct tt_history *same; /* or NULL: what answers as @h must */
 };
 
 /* Reads the whole disk as of some moments. */
