@@ -316,6 +316,27 @@ static size_t some_frame(struct fuzz_random *r, const uint8_t *data,
     return FUZZ_SUPERS;
 }
 
+/*
+ * A descriptor whose lengths fit each other, but perhaps not the table.  The
+ * first of a frame, for the others do not begin at a known place.
+ */
+static void mutate_record(struct fuzz_random *r, uint8_t *desc)
+{
+    static const uint32_t lengths[] = { 0,    8,     16,     512,
+                                        4096, 32768, 131072, UINT32_MAX };
+    struct tt_record_header h;
+    uint32_t body = lengths[fuzz_below(r, 8)] & ~7u;
+
+    memcpy(&h, desc, sizeof(h));
+    if (tt_get16(h.flags) & TT_RECORD_INLINE) {
+        h.payload_length = tt_put32(body - (uint32_t)fuzz_below(r, 8));
+    } else {
+        h.checksum_count = tt_put32(body / 8);
+    }
+    h.length = tt_put32((uint32_t)sizeof(h) + body);
+    memcpy(desc, &h, sizeof(h));
+}
+
 /* Header, one descriptor of the table, or what comes behind it. */
 static void mutate_frame(struct fuzz_random *r, uint8_t *data, size_t size)
 {
@@ -329,7 +350,9 @@ static void mutate_frame(struct fuzz_random *r, uint8_t *data, size_t size)
     if (part == 0) {
         /* what says that it is one stays */
         fuzz_mutate_part(r, frame + 24, HEADER - 24);
-    } else if (part < 3) {
+    } else if (part == 1) {
+        mutate_record(r, frame + HEADER);
+    } else if (part == 2) {
         size_t n = sizeof(struct tt_record_header) * 2;
 
         n = n < left - HEADER ? n : left - HEADER;
