@@ -42,6 +42,24 @@ static bool same_at(const struct fuzz_image *a, const struct fuzz_image *b,
            !memcmp(a->bytes + at, b->bytes + at, length);
 }
 
+/*
+ * May what is at @at pass for a header?  Said here anew, for the library is
+ * what is tested.
+ */
+static bool may_pass(const struct fuzz_image *image, size_t at,
+                     const struct tt_super *super)
+{
+    struct tt_frame_header h;
+
+    memcpy(&h, image->bytes + at, HEADER);
+    return !memcmp(h.magic, TT_FRAME_MAGIC, TT_MAGIC_SIZE) &&
+           !memcmp(h.uuid, super->uuid, TT_UUID_SIZE) &&
+           tt_get64(h.salt) == super->salt && tt_get64(h.offset) == at &&
+           tt_get64(h.header_checksum) ==
+               tt_checksum(&h,
+                           offsetof(struct tt_frame_header, header_checksum));
+}
+
 /* Is each header that passes for one as @base has it? */
 static bool is_honest(const struct fuzz_image *image,
                       const struct tt_super *super,
@@ -54,9 +72,7 @@ static bool is_honest(const struct fuzz_image *image,
     }
     for (size_t at = TT_SEGMENTS_OFFSET; at + HEADER <= image->size;
          at += step) {
-        struct tt_frame f;
-
-        if (tt_frame_decode(super, at, image->bytes + at, &f) &&
+        if (may_pass(image, at, super) &&
             !same_at(image, &base->image, at, HEADER)) {
             return false;
         }
