@@ -42,6 +42,15 @@ bool tt_run_page_ok(const struct tt_run_info *info, uint64_t number,
            (number || tt_get64(sum) == info->checksum);
 }
 
+/* Pieces with bytes are no longer than a payload may be. */
+static bool lane_id_possible(unsigned lane_id)
+{
+    unsigned kind = lane_id >> 6, c = lane_id & 63;
+
+    return kind < RUN_KINDS && c < PIECE_CLASSES &&
+           (!run_kind_has_sums(kind) || c < PIECE_DATA_CLASSES);
+}
+
 struct run_shape tt_run_shape(unsigned lane_id, bool leaf)
 {
     unsigned kind = lane_id >> 6, c = lane_id & 63;
@@ -109,8 +118,7 @@ int tt_run_page_get(const struct tt_run *run, uint64_t number,
     h = page;
     p->type = h->type;
     p->lane = tt_get16(h->lane);
-    if (p->type != RUN_PAGE_SUMS &&
-        (p->lane >> 6 >= RUN_KINDS || (p->lane & 63) >= PIECE_CLASSES)) {
+    if (p->type != RUN_PAGE_SUMS && !lane_id_possible(p->lane)) {
         tt_run_page_put(p);
         return damaged(run, number, err);
     }
@@ -570,11 +578,8 @@ int tt_run_sums(const struct run_hit *hit, unsigned c, unsigned first,
 
 static bool lane_possible(const struct run_lane *l, const struct run_lane *prev)
 {
-    unsigned kind = l->id >> 6, c = l->id & 63;
-
-    return kind < RUN_KINDS && c < PIECE_CLASSES &&
-           (!run_kind_has_sums(kind) || c < PIECE_DATA_CLASSES) &&
-           (!prev || l->id > prev->id) && l->depth <= RUN_DEPTH_MAX &&
+    return lane_id_possible(l->id) && (!prev || l->id > prev->id) &&
+           l->depth <= RUN_DEPTH_MAX &&
            l->first_page >= (prev ? prev->first_page + 1 : 1) && l->entries;
 }
 

@@ -523,6 +523,38 @@ static void seal_page(struct si_file *f, uint64_t page)
     memcpy(f->bytes + page * TT_PAGE, &sum, sizeof(sum));
 }
 
+/* Nor may a page say that it is of a lane that there cannot be. */
+START_TEST(pages_of_impossible_lanes)
+{
+    static const unsigned kinds[] = { RUN_DATA, RUN_PRE_DATA };
+    struct rows rows[LANES];
+    struct tt_run_info info;
+    struct tt_run *run;
+    struct sim_world w;
+    struct si_file *f;
+
+    sim_world_init(&w, 16);
+    f = small_run(&w, rows, &info);
+    run = open_run(f, &info);
+    for (unsigned c = PIECE_DATA_CLASSES; c < 64; c++) {
+        uint64_t page = run->lanes[0].first_page;
+        struct run_page p;
+        struct run_page_head h;
+
+        memcpy(&h, f->bytes + page * TT_PAGE, sizeof(h));
+        h.lane = tt_put16((uint16_t)run_lane_id(kinds[c % 2], c));
+        memcpy(f->bytes + page * TT_PAGE, &h, sizeof(h));
+        seal_page(f, page);
+        ck_assert_int_eq(tt_run_page_get(run, page, &p, NULL), -TT_EINDEX);
+    }
+    tt_run_close(run);
+    for (size_t i = 0; i < LANES; i++) {
+        free_rows(&rows[i]);
+    }
+    free_file(f);
+}
+END_TEST
+
 /* What fits its checksum may still be nonsense: no look-up leaves the run. */
 START_TEST(hostile_pages)
 {
@@ -645,6 +677,7 @@ int main(void)
         &merged_is_as_written_at_once,
         &each_flipped_byte_is_seen,
         &another_header_is_refused,
+        &pages_of_impossible_lanes,
         &hostile_pages,
         &no_room,
         NULL,
