@@ -291,6 +291,12 @@ static bool is_possible(const struct tt_history *h)
             return false;
         }
     }
+    for (size_t i = 0; i < h->sizes_count; i++) {
+        if (h->sizes[i].size % TT_SECTOR ||
+            h->sizes[i].size > TT_DISK_SIZE_MAX) {
+            return false;
+        }
+    }
     return h->sizes_count && h->ends_count == h->epochs_count &&
            (!h->gap_frame || h->gap_first < h->gaps_count);
 }

@@ -334,12 +334,59 @@ START_TEST(ranges_that_cannot_be)
 }
 END_TEST
 
+/* No disk is that large, or not of whole sectors. */
+START_TEST(sizes_that_cannot_be)
+{
+    static const struct {
+        uint64_t size;
+        bool possible;
+    } forged[] = {
+        { SIM_DISK_MAX, true },
+        { SIM_DISK_MAX + 1, false },
+        { TT_DISK_SIZE_MAX, true },
+        { TT_DISK_SIZE_MAX + TT_SECTOR, false },
+        { UINT64_MAX - TT_SECTOR + 1, false },
+    };
+    const tt_le64 first[2] = { tt_put64(0), tt_put64(SIM_DISK_MAX) };
+    struct tt_source src;
+    struct simindex x;
+    struct unit u;
+    uint8_t *at = NULL;
+
+    si_init(&x, 10);
+    unit_begin(&u, 10);
+    go_on(&u, 3);
+    extend(&x, &u);
+    src = sw_quiet_source(&u.sw);
+    for (size_t i = 0; i + sizeof(first) <= x.catalog_length && !at; i++) {
+        if (!memcmp(x.catalog + i, first, sizeof(first))) {
+            at = x.catalog + i + sizeof(first[0]);
+        }
+    }
+    ck_assert_ptr_nonnull(at);
+    for (size_t i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
+        tt_le64 size = tt_put64(forged[i].size), sum;
+        struct tt_catalog *c;
+
+        memcpy(at, &size, sizeof(size));
+        sum = tt_put64(tt_checksum(x.catalog + 8, x.catalog_length - 8));
+        memcpy(x.catalog, &sum, sizeof(sum));
+        c = si_catalog(&x, &src);
+        ck_assert_int_eq(c != NULL, forged[i].possible);
+        tt_catalog_free(c);
+    }
+    si_clear(&x);
+    unit_end(&u);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const *const tests[] = {
         &damage_that_is_over,
         &the_end_cannot_be_read,
         &ranges_that_cannot_be,
+        &sizes_that_cannot_be,
         &stale_segments_are_not_skipped,
         &stale_segments_before_a_bad_one,
         NULL,
