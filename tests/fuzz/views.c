@@ -99,6 +99,8 @@ static void check_extent(const struct fuzz_views *v, uint64_t seq,
 static void check_pieces(const struct fuzz_views *v, uint64_t seq,
                          uint64_t offset, uint64_t length)
 {
+    /* of rows out of order each search may find another one */
+    const bool forged = v->index && !v->truth;
     struct tt_piece pieces[PIECES];
     struct tt_error err = { 0 };
     size_t count = 0;
@@ -123,13 +125,14 @@ static void check_pieces(const struct fuzz_views *v, uint64_t seq,
             may_fail(v, ret, &err);
             continue;
         }
-        FUZZ_CHECK(ext.kind == p->kind && ext.record_seq == p->record_seq);
+        FUZZ_CHECK(forged ||
+                   (ext.kind == p->kind && ext.record_seq == p->record_seq));
         if (p->kind != TT_EXTENT_JOURNAL) {
             continue;
         }
         FUZZ_CHECK(p->cell_length <= TT_GRID &&
-                   p->skip + p->length <= p->cell_length &&
-                   p->at + p->skip == ext.place);
+                   p->skip + p->length <= p->cell_length);
+        FUZZ_CHECK(forged || p->at + p->skip == ext.place);
         if (p->at > v->src->size || p->cell_length > v->src->size - p->at) {
             FUZZ_CHECK(!v->whole);
             continue;
