@@ -63,7 +63,7 @@ enum fuzz_kind {
     FUZZ_LONG,  /* several sessions, epochs and segments with footers */
     FUZZ_OPEN,  /* not closed: the end is not durable */
     FUZZ_GAPS,  /* of which some writes are not recorded */
-    FUZZ_FORK,  /* begins as FUZZ_LONG does, and goes on otherwise */
+    FUZZ_FORK,  /* begins as FUZZ_LONG does, and goes on with other bytes */
     FUZZ_BASES,
 };
 
@@ -71,6 +71,7 @@ struct fuzz_base {
     struct sim_world world;
     struct simwriter sw; /* its model tells the truth */
     struct fuzz_image image;
+    char letter; /* the first of those that are written */
 };
 
 void fuzz_base_make(struct fuzz_base *b, enum fuzz_kind kind);
