@@ -256,6 +256,16 @@ def read_all(h, step=8 * MIB):
                     for at in range(0, size, step))
 
 
+def preload(t, name):
+    """An environment in which NAME.c of this folder is preloaded."""
+    lib = t.path(f'{name}.so')
+    subprocess.run([need('cc'), '-shared', '-fPIC', '-O2', '-o', lib,
+                    f'{os.path.dirname(os.path.abspath(__file__))}/{name}.c',
+                    '-ldl'], check=True)
+    return dict(os.environ, LD_PRELOAD=' '.join(
+        filter(None, (os.environ.get('LD_PRELOAD'), lib))))
+
+
 class Recorder:
     """qemu-storage-daemon with a recorded disk behind an NBD server."""
 
