@@ -285,7 +285,8 @@ bool tt_table_check(const struct tt_frame *f, const uint8_t *table)
         time = r.time;
         /* Payloads lie back to back, so every byte has one owner. */
         if (r.payload_offset) {
-            if (r.payload_offset != payload) {
+            if (r.payload_offset != payload ||
+                (tt_kind_is_version(r.kind) && payload % TT_SECTOR)) {
                 return false;
             }
             payload += r.payload_length;

@@ -344,6 +344,37 @@ START_TEST(descriptor_limits)
 }
 END_TEST
 
+/* No reader takes bytes of the disk from beside a sector of the journal. */
+START_TEST(payload_beside_a_sector)
+{
+    const size_t second = 48 + 8; /* behind the FOOTER and its checksum */
+    const struct tt_request reqs[] = {
+        { .kind = TT_KIND_FOOTER, .payload = body, .payload_length = 1024 },
+        { .kind = TT_KIND_PREIMAGE,
+          .disk_length = 512,
+          .payload = body,
+          .payload_length = 512 },
+    };
+
+    for (unsigned shift = 0; shift < 512; shift += 8) {
+        struct tt_append a;
+        struct tt_frame f;
+
+        begin(512);
+        ck_assert(tt_batch_add(batch, &reqs[0]));
+        ck_assert(tt_batch_add(batch, &reqs[1]));
+        plan(&a);
+        ck_assert(decode(TT_SEGMENTS_OFFSET, &f));
+        poke(HEADER + FIELD(payload_length), 1024 - shift, 4);
+        poke(HEADER + second + FIELD(payload_offset),
+             f.payload_offset + 1024 - shift, 4);
+        ck_assert(decode(TT_SEGMENTS_OFFSET, &f));
+        ck_assert_int_eq(tt_table_check(&f, frame + HEADER), shift == 0);
+        end();
+    }
+}
+END_TEST
+
 START_TEST(optional_kinds_and_flags_are_skipped)
 {
     struct tt_append a;
@@ -570,6 +601,7 @@ int main(void)
                                  &optional_kinds_and_flags_are_skipped,
                                  &hostile_tables,
                                  &batch_keeps_payloads_at_sectors,
+                                 &payload_beside_a_sector,
                                  &batch_of_small_records,
                                  &batch_of_large_records,
                                  &batch_of_inline_bodies,
