@@ -170,28 +170,50 @@ static uint64_t clip_length(uint64_t offset, uint64_t length)
                : length;
 }
 
+int tt_view_extents(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                    uint64_t length, tt_extent_fn *fn, void *opaque,
+                    struct tt_error *err)
+{
+    uint64_t at = offset, end = offset + clip_length(offset, length);
+    struct look_memo memo;
+    struct answer a;
+    bool more = true;
+    int ret;
+
+    tt_look_begin(h, &memo);
+    ret = look(h, seq, at, end - at, &memo, &a, err);
+    while (ret == 0 && more) {
+        struct tt_extent ext = a.ext;
+
+        at += ext.length;
+        while (at < end) {
+            ret = look(h, seq, at, end - at, &memo, &a, err);
+            if (ret < 0 || !same_answer(&ext, &a.ext)) {
+                break;
+            }
+            ext.length += a.ext.length;
+            at += a.ext.length;
+        }
+        if (ret == 0) {
+            more = fn(opaque, &ext) && at < end;
+        }
+    }
+    tt_look_end(&memo);
+    return ret;
+}
+
+static bool take_first(void *opaque, const struct tt_extent *ext)
+{
+    *(struct tt_extent *)opaque = *ext;
+    return false;
+}
+
 int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    uint64_t length, struct tt_extent *ret_extent,
                    struct tt_error *err)
 {
-    struct look_memo memo;
-    struct answer a;
-    int ret;
-
-    tt_look_begin(h, &memo);
-    length = clip_length(offset, length);
-    ret = look(h, seq, offset, length, &memo, &a, err);
-    *ret_extent = a.ext;
-    while (ret == 0 && ret_extent->length < length) {
-        ret = look(h, seq, offset + ret_extent->length,
-                   length - ret_extent->length, &memo, &a, err);
-        if (ret < 0 || !same_answer(ret_extent, &a.ext)) {
-            break;
-        }
-        ret_extent->length += a.ext.length;
-    }
-    tt_look_end(&memo);
-    return ret;
+    *ret_extent = (struct tt_extent){ .offset = offset };
+    return tt_view_extents(h, seq, offset, length, take_first, ret_extent, err);
 }
 
 int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,

@@ -751,6 +751,15 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    struct tt_error *err);
 
 /*
+ * Calls @fn for all of these runs in order, until it returns false or the range
+ * ends.  It is not called for the run in which the index turns out damaged.
+ */
+typedef bool tt_extent_fn(void *opaque, const struct tt_extent *ext);
+int tt_view_extents(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                    uint64_t length, tt_extent_fn *fn, void *opaque,
+                    struct tt_error *err);
+
+/*
  * Some of what was written last, at or below @level_seq, and is what the disk
  * holds now, if that is level so far: at most @room extents, newest first.
  * Takes no longer for a longer history.

@@ -104,7 +104,6 @@ int tt_reader_read(struct tt_reader *r, struct tt_view *v, uint64_t offset,
  * Calls @fn for the extents of the range in order, each clipped to it, until
  * that returns false or the range ends.
  */
-typedef bool tt_extent_fn(void *opaque, const struct tt_extent *ext);
 int tt_reader_extents(struct tt_reader *r, struct tt_view *v, uint64_t offset,
                       uint64_t length, tt_extent_fn *fn, void *opaque,
                       struct tt_error *err);

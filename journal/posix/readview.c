@@ -269,24 +269,25 @@ struct walk {
     uint64_t generation;
 };
 
+static bool walk_on(void *opaque, const struct tt_extent *ext)
+{
+    struct walk *w = opaque;
+
+    w->at += ext->length;
+    return w->fn(w->opaque, ext);
+}
+
 static int walk(struct tt_reader *r, struct tt_view *v, struct walk *w,
                 struct tt_error *err)
 {
-    struct tt_extent ext;
     int ret;
 
     tt_reader_lock(r);
     w->generation = atomic_load(&r->generation);
     ret = tt_reader_still_holds(r, v, err);
-    while (w->at < w->end && ret == 0) {
-        ret = tt_view_lookup(r->past->history, v->moment.seq, w->at,
-                             w->end - w->at, &ext, err);
-        if (ret == 0) {
-            w->at += ext.length;
-            if (!w->fn(w->opaque, &ext)) {
-                break;
-            }
-        }
+    if (ret == 0 && w->at < w->end) {
+        ret = tt_view_extents(r->past->history, v->moment.seq, w->at,
+                              w->end - w->at, walk_on, w, err);
     }
     tt_reader_unlock(r);
     return ret;
