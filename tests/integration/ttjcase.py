@@ -89,14 +89,18 @@ class Case:
         check(not self.flight.poll(HELD), f'{self.name}: not held')
         check_equal(len(self.flight.requests), count, f'{self.name}: held')
 
-    def finish(self, want=0):
+    def all_answered(self, want=0):
         while self.flight.requests:
             check(self.flight.poll(STUCK), f'{self.name}: stuck')
         self.settle(want)
+
+    def finish(self, want=0):
+        self.all_answered(want)
         return self.event('TTJOURNAL_RESUMED')
 
     def drain(self):
-        """Does not wait for room; whether its flush fails does not matter."""
+        """Does not wait for room; whether its flush fails does not matter.  (But
+        for a request that a client has sent half of it does.)"""
         began = time.monotonic()
         try:
             self.recorder.command('blockdev-reopen', options=[{
