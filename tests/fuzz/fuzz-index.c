@@ -110,7 +110,7 @@ struct file {
     const struct fuzz_run *run;
     struct tt_run_info info;
     bool *forged, *refused; /* of all files: a page was met that … */
-    unsigned held;
+    unsigned held; /* a look-up goes on holding leaves that it has met */
 };
 
 static int page_get(void *opaque, uint64_t page, const void **ret_page,
@@ -119,7 +119,6 @@ static int page_get(void *opaque, uint64_t page, const void **ret_page,
     struct file *f = opaque;
     uint8_t *copy;
 
-    FUZZ_CHECK(!f->held);
     if (page >= f->run->length / TT_PAGE) {
         *f->refused = true;
         return -EIO;
@@ -143,7 +142,7 @@ static void page_put(void *opaque, void *pin)
 {
     struct file *f = opaque;
 
-    FUZZ_CHECK(f->held == 1);
+    FUZZ_CHECK(f->held);
     f->held--;
     free(pin);
 }
@@ -228,7 +227,8 @@ static bool is_forged(const struct opened *o)
     return false;
 }
 
-static void check_times(const struct tt_history *h, bool forged, bool refused)
+static void check_times(const struct opened *o, const struct tt_history *h,
+                        bool forged)
 {
     uint64_t last = tt_history_end(h)->last_seq;
 
@@ -237,7 +237,8 @@ static void check_times(const struct tt_history *h, bool forged, bool refused)
         int64_t a = 0, b = 0;
 
         if (!tt_history_time(h, seq, &a)) {
-            FUZZ_CHECK(forged || refused || !seq);
+            /* a page may be met here for the first time */
+            FUZZ_CHECK(forged || o->refused || !seq);
         } else if (!forged) {
             FUZZ_CHECK(tt_history_time(truth, seq, &b) && a == b);
         }
@@ -267,7 +268,7 @@ static void check_history(struct opened *o, const struct tt_catalog *c,
             v.whole = true;
         }
         fuzz_check_views(&v);
-        check_times(h, forged, o->refused || forged);
+        check_times(o, h, forged);
         fuzz_told(tt_history_recent(h, UINT64_MAX, recent, 8, &count, &err),
                   &err);
     } else {
