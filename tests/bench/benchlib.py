@@ -28,6 +28,13 @@ def run(args, limit=RUN_LIMIT, **kwargs):
     return p.stdout
 
 
+def cpu_seconds(pid):
+    """That a process has used so far."""
+    with open(f'/proc/{pid}/stat', encoding='utf-8') as f:
+        fields = f.read().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def file_end(path):
     """Where the last frame ends: room that was made ahead reads as zeroes."""
     with open(path, 'rb') as f:

@@ -236,10 +236,12 @@ class Refused(Exception):
         self.lines = [x for x in without_asan(text.splitlines()) if x]
 
 
-def connect(sock, export='', block_size=False, strict=True, structured=True):
+def connect(sock, export='', block_size=False, strict=True, structured=True,
+            full_info=False):
     """An NBD connection.  Without block_size, any offset can be asked for;
     with structured replies, QEMU hangs up on a read that fails."""
     h = nbd.NBD()
+    h.set_full_info(full_info)
     h.set_request_structured_replies(structured)
     h.set_request_block_size(block_size)
     h.set_export_name(export)
