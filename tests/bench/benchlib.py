@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 '../integration'))
-from ttjtest import Failed, KIB, MIB, die_with_parent
+from ttjtest import Failed, KIB, MIB, connect, die_with_parent, nbd
 
 RUN_LIMIT = 300  # seconds that a program may take
 RESAMPLES = 2000
@@ -33,6 +33,15 @@ def cpu_seconds(pid):
     with open(f'/proc/{pid}/stat', encoding='utf-8') as f:
         fields = f.read().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def serves(sock, export):
+    """Can a client have it?"""
+    try:
+        connect(sock, export).shutdown()
+    except nbd.Error:
+        return False
+    return True
 
 
 def file_end(path):

@@ -230,6 +230,8 @@ def measure(disk, server, state, seconds):
     after = server.cpu() if server else (0, 0)
     ret['server_cpu'], ret['reader_cpu'] = (
         (b - a) / took for a, b in zip(before, after))
+    if server:
+        ret['opened'] = server.opened
     if state == 'paced':
         server.ask('stop')
         ret['whole'], ret['read'] = server.answer()
@@ -268,24 +270,28 @@ def all_right(bench, disk):
     return ret
 
 
-def beside(bench, say):
+def beside(bench, say, rates, hashes):
     count = max(bench.args.views)
     allow_many_files()
     say(f'the recorded disk, and {count} moments of it')
     disk = Disk(bench, count)
     disk.load(bench.args.seconds).rate()     # so that all of it is captured
-    results = {state: [] for state in STATES}
-    for number in range(bench.args.rounds):
-        one_round(bench, disk, results)
-        say(f'round {number + 1} of {bench.args.rounds}')
-    say(f'all {count} views')
-    every = all_right(bench, disk)
+    ret = {'count': count}
+    if rates:
+        ret['states'] = results = {state: [] for state in STATES}
+        for number in range(bench.args.rounds):
+            one_round(bench, disk, results)
+            say(f'round {number + 1} of {bench.args.rounds}')
+        report_rates(bench, count, results)
+    if hashes:
+        say(f'all {count} views')
+        ret['all'] = all_right(bench, disk)
+        report_hashes(bench, count, ret['all'])
     disk.stop()
-    report(bench, count, results, every)
-    return {'count': count, 'states': results, 'all': every}
+    return ret
 
 
-def report(bench, count, results, every):
+def report_rates(bench, count, results):
     rng = random.Random(bench.args.seed)
     pace = bench.args.pace / MIB
     names = {'none': 'no view, no server', 'idle': f'{count} open, idle',
@@ -309,13 +315,19 @@ def report(bench, count, results, every):
               f'{percent(runs, "server_cpu")}, its client '
               f'{percent(runs, "reader_cpu")}')
     read = sum(r['read'] for r in results['paced'])
-    print(f'  read at that pace: {read // MIB} MiB, '
-          f'{sum(r["whole"] for r in results["paced"])} views whole and right')
-    print(f'  beside the recorder at full speed {count} views were opened in '
-          f'{every["opened"]:.1f} s, and\n  all of them read whole and right '
-          f'in {every["took"]:.1f} s, '
-          f'{count * bench.args.recorded / MIB / every["took"]:.0f} MiB/s, the '
-          f'recorder at {every["rate"]:.0f} a second')
+    opened = [r['opened'] for r in results['idle']]
+    print(f'  opened in {statistics.median(opened):.2f} s; at that pace '
+          f'{read // MIB} MiB were read, {results["paced"][-1]["whole"]} views '
+          'to their ends in the last round')
+    sys.stdout.flush()
+
+
+def report_hashes(bench, count, every):
+    read = count * bench.args.recorded / MIB
+    print(f'\n{count} views beside the recorder at full speed: all opened in '
+          f'{every["opened"]:.1f} s, and all read to\n  their ends and right in '
+          f'{every["took"]:.1f} s, {read / every["took"]:.0f} MiB/s; '
+          f'meanwhile the recorder\n  at {every["rate"]:.0f} writes a second')
     sys.stdout.flush()
 
 
