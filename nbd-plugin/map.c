@@ -92,6 +92,9 @@ static int put(struct mapper *m, uint64_t length, enum piece_kind kind)
 {
     int ret = 0;
 
+    if (!length) {
+        return 0;
+    }
     if (m->length && m->kind != kind) {
         ret = tell(m);
     }
@@ -131,33 +134,82 @@ static int put_hole(struct mapper *m, const struct run *run)
     return ret;
 }
 
-/* Asks the disk first, then takes in the tail, then looks again. */
-static int put_disk(struct mapper *m, uint64_t offset, uint64_t length)
+/* What the disk is asked for a map, and what of it was told. */
+struct asked {
+    GArray *runs; /* of struct run, in order */
+    guint next;   /* the first that is not told yet */
+    bool holes;   /* there are some */
+    bool again;   /* look again whether they are holes still */
+};
+
+/* What there are too many runs for is left out: it need not be a hole. */
+static void ask_disk(const struct tt_reader *r, const struct tt_extent *x,
+                     struct asked *a)
+{
+    struct run run;
+
+    for (uint64_t left = x->length; left && a->runs->len < LOOKUPS_MAX;
+         left -= run.length) {
+        run.offset = x->offset + (x->length - left);
+        run.zero = tt_reader_disk_zero(r, run.offset, left, &run.length);
+        a->holes |= run.zero;
+        g_array_append_val(a->runs, run);
+    }
+}
+
+/* Asks the disk for all of it first, then takes in the tail once. */
+static int ask(struct mapper *m, const GArray *list, uint64_t changes,
+               struct asked *a)
 {
     struct tt_reader *r = m->state->journal->reader;
-    GArray *runs = g_array_new(FALSE, FALSE, sizeof(struct run));
-    struct run run;
     int ret = 0;
 
-    for (uint64_t left = length; left && runs->len < LOOKUPS_MAX;
-         left -= run.length) {
-        run.offset = offset + (length - left);
-        run.zero = tt_reader_disk_zero(r, run.offset, left, &run.length);
-        g_array_append_val(runs, run);
-    }
-    if (runs->len > 1 || run.zero) {
-        ret = tt_reader_refresh(r, m->err);
-    }
-    for (guint i = 0; i < runs->len && ret == 0; i++) {
-        const struct run *p = &g_array_index(runs, struct run, i);
+    for (guint i = 0; i < list->len; i++) {
+        const struct tt_extent *x = &g_array_index(list, struct tt_extent, i);
 
-        ret = p->zero ? put_hole(m, p) : put(m, p->length, PIECE_DATA);
+        if (x->kind == TT_EXTENT_DISK) {
+            ask_disk(r, x, a);
+        }
     }
-    /* What there are too many runs for need not be a hole. */
-    if (ret == 0 && runs->len == LOOKUPS_MAX) {
-        ret = put(m, offset + length - (run.offset + run.length), PIECE_DATA);
+    if (a->holes) {
+        ret = tt_reader_refresh(r, m->err);
+        a->again = tt_reader_changes(r) != changes;
     }
-    g_array_free(runs, TRUE);
+    return ret;
+}
+
+static int put_disk(struct mapper *m, const struct tt_extent *x,
+                    struct asked *a)
+{
+    uint64_t left = x->length;
+    int ret = 0;
+
+    while (left && a->next < a->runs->len && ret == 0) {
+        const struct run *p = &g_array_index(a->runs, struct run, a->next++);
+
+        if (p->zero && a->again) {
+            ret = put_hole(m, p);
+        } else {
+            ret = put(m, p->length, p->zero ? PIECE_ZERO : PIECE_DATA);
+        }
+        left -= p->length;
+    }
+    return ret < 0 ? ret : put(m, left, PIECE_DATA);
+}
+
+static int put_extents(struct mapper *m, const GArray *list, struct asked *a)
+{
+    int ret = 0;
+
+    for (guint i = 0; i < list->len && ret == 0; i++) {
+        const struct tt_extent *x = &g_array_index(list, struct tt_extent, i);
+
+        if (x->kind == TT_EXTENT_DISK) {
+            ret = put_disk(m, x, a);
+        } else {
+            ret = put(m, x->length, is_data(x) ? PIECE_DATA : PIECE_ZERO);
+        }
+    }
     return ret;
 }
 
@@ -165,16 +217,18 @@ static int map_view(struct mapper *m, uint64_t length, bool one)
 {
     struct extents e = { .one = one, .merge = true };
     struct state *s = m->state;
+    uint64_t changes = tt_reader_changes(s->journal->reader);
     int ret = collect(s->journal, &s->view, m->offset, length, &e, m->err);
 
-    for (guint i = 0; i < e.list->len && ret == 0; i++) {
-        const struct tt_extent *x = &g_array_index(e.list, struct tt_extent, i);
+    if (ret == 0) {
+        struct asked a = { .runs =
+                               g_array_new(FALSE, FALSE, sizeof(struct run)) };
 
-        if (x->kind == TT_EXTENT_DISK) {
-            ret = put_disk(m, x->offset, x->length);
-        } else {
-            ret = put(m, x->length, is_data(x) ? PIECE_DATA : PIECE_ZERO);
+        ret = ask(m, e.list, changes, &a);
+        if (ret == 0) {
+            ret = put_extents(m, e.list, &a);
         }
+        g_array_free(a.runs, TRUE);
     }
     g_array_free(e.list, TRUE);
     return ret;

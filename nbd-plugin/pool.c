@@ -6,8 +6,8 @@
  * place after the other; so a long read is cut into parts, which are read at
  * once.  A client that has many reads in flight is served by nbdkit's threads
  * in parallel as it is.  Nor are threads worth their cost where there is no
- * waiting: reads are cut only if the one before had to wait for the medium,
- * which is what the system counts for each thread (ru_inblock).
+ * waiting: reads are cut only if of the one before a good part came from the
+ * medium, which is what the system counts for each thread (ru_inblock).
  *
  * A range is a job.  Its parts are taken one by one, by the threads here and by
  * the caller, who so never waits for a thread that has not begun.  The job is
@@ -35,6 +35,7 @@
 #define PART (16u * 1024)       /* a multiple of the grid */
 #define SPLIT_MIN (2 * PART)    /* shorter ones are not cut */
 #define BUSY 2                  /* reads in flight that are enough */
+#define COLD 4                  /* of so much, one part comes from the medium */
 #define QUEUE_MAX (8 * THREADS) /* jobs that wait */
 #define PREFETCH_MAX (4u << 20) /* of one prefetch */
 
@@ -50,7 +51,7 @@ struct job {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     unsigned done; /* parts; this and what follows is protected by lock */
-    bool waited;   /* for the medium */
+    uint64_t read; /* bytes from the medium */
     int ret;
     struct tt_error err; /* of the first that failed */
 };
@@ -111,12 +112,21 @@ static uint64_t part_start(const struct job *job, unsigned i)
     return i >= job->parts ? job->length : at - skip;
 }
 
-/* How often this thread had to wait for a medium */
-static long waits(void)
+/* Bytes that came from a medium for this thread, since it is there */
+static uint64_t from_medium(void)
 {
     struct rusage usage;
 
-    return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_inblock;
+    if (getrusage(RUSAGE_THREAD, &usage) < 0) {
+        return 0;
+    }
+    return (uint64_t)usage.ru_inblock * 512;
+}
+
+/* A few bytes that were not in a cache are not worth the threads. */
+static bool is_cold(uint64_t read, uint64_t length)
+{
+    return read >= length / COLD;
 }
 
 static void read_part(struct job *job, unsigned i)
@@ -124,7 +134,7 @@ static void read_part(struct job *job, unsigned i)
     uint64_t from = part_start(job, i), to = part_start(job, i + 1);
     uint8_t nowhere[PART];
     struct tt_error err;
-    long before = waits();
+    uint64_t before = from_medium();
     int ret = state_read(job->state, job->offset + from,
                          job->buf ? job->buf + from : nowhere, to - from, &err);
 
@@ -133,7 +143,7 @@ static void read_part(struct job *job, unsigned i)
         job->ret = ret;
         job->err = err;
     }
-    job->waited |= waits() != before;
+    job->read += from_medium() - before;
     if (++job->done == job->parts) {
         pthread_cond_signal(&job->cond);
     }
@@ -236,7 +246,7 @@ static int read_in_parts(struct job *job, atomic_bool *cold,
     if (ret < 0) {
         *err = job->err;
     }
-    atomic_store(cold, job->waited);
+    atomic_store(cold, is_cold(job->read, job->length));
     pthread_mutex_unlock(&job->lock);
     return ret;
 }
@@ -244,12 +254,15 @@ static int read_in_parts(struct job *job, atomic_bool *cold,
 static int read_whole(struct state *s, atomic_bool *cold, uint64_t offset,
                       void *buf, size_t length, struct tt_error *err)
 {
-    long before = waits();
-    int ret = state_read(s, offset, buf, length, err);
+    uint64_t before;
+    int ret;
 
-    if (length >= SPLIT_MIN) {
-        atomic_store(cold, waits() != before);
+    if (length < SPLIT_MIN) {
+        return state_read(s, offset, buf, length, err);
     }
+    before = from_medium();
+    ret = state_read(s, offset, buf, length, err);
+    atomic_store(cold, is_cold(from_medium() - before, length));
     return ret;
 }
 

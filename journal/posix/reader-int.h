@@ -28,6 +28,7 @@ struct tt_reader {
     pthread_rwlock_t lock;
     struct past *past;           /* protected by lock, what it holds too */
     _Atomic uint64_t generation; /* written with the lock held for writing */
+    _Atomic uint64_t changes;    /* likewise: of what look-ups may answer */
 
     /*
      * What was known to be durable can only be missing from a journal that was

@@ -12,6 +12,9 @@
  *     look up again       still no version: what was read was old, and right;
  *                         a version now: use that, drop what was read
  *
+ * The last is left out where nothing was taken in since the first look: then
+ * it would tell the same (changes counts that).
+ *
  * A view is immutable once its end is durable.  Above that a power cut may
  * take frames away and a later session put others in their place.  A view is
  * therefore bound to a frame by its chain value, which covers all before it.
@@ -207,6 +210,7 @@ static int past_install(struct tt_reader *r, struct past *p,
         old = r->past;
         r->past = p;
         atomic_fetch_add(&r->generation, 1);
+        atomic_fetch_add(&r->changes, 1);
         atomic_store(&r->cut, !keeps_durable(r));
         note_durable(r);
     }
@@ -447,6 +451,8 @@ static int take_in(struct tt_reader *r, struct tt_error *err)
     bool grown;
     int ret = tt_file_update_size(&p->file, err);
 
+    /* also if it fails: some may have been taken in */
+    atomic_fetch_add(&r->changes, 1);
     if (ret == 0) {
         ret = tt_history_refresh(p->history, &p->file.source, &grown, err);
     }
@@ -477,6 +483,11 @@ int tt_reader_refresh(struct tt_reader *r, struct tt_error *err)
         ret = replace(r, generation, ret == -TT_EINDEX, err);
     }
     return tt_reader_named(r, ret, err);
+}
+
+uint64_t tt_reader_changes(const struct tt_reader *r)
+{
+    return atomic_load(&r->changes);
 }
 
 /* ---- following --------------------------------------------------------- */

@@ -37,6 +37,12 @@ void tt_reader_close(struct tt_reader *r);
 int tt_reader_refresh(struct tt_reader *r, struct tt_error *err);
 
 /*
+ * Counts what may change the answers of look-ups.  If it is after a refresh
+ * what it was before a look, looking again would tell the same.
+ */
+uint64_t tt_reader_changes(const struct tt_reader *r);
+
+/*
  * For a server, once or twice a second, by one thread: takes in what was
  * appended since, so that no reader has to, and keeps the index up to date.
  */

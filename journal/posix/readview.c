@@ -29,6 +29,7 @@ struct request {
     struct part *parts;
     size_t count, room;
     uint64_t generation;      /* of the history that was looked into last */
+    uint64_t changes;         /* to it, at the first look */
     struct tt_error disk_err; /* of the first part that failed */
     struct tt_error *err;
 };
@@ -167,6 +168,7 @@ static int first_look(struct request *q)
 
     tt_reader_lock(q->r);
     q->generation = atomic_load(&q->r->generation);
+    q->changes = tt_reader_changes(q->r);
     ret = tt_reader_still_holds(q->r, q->v, q->err);
     if (ret == 0) {
         ret = look(q, q->offset, q->offset + q->length, NULL);
@@ -197,17 +199,21 @@ static void read_parts(struct request *q)
 static int second_look(struct request *q)
 {
     int ret = tt_reader_refresh(q->r, q->err);
+    bool same;
 
     if (ret < 0) {
         return ret;
     }
     tt_reader_lock(q->r);
+    same = tt_reader_changes(q->r) == q->changes;
     q->generation = atomic_load(&q->r->generation);
     ret = tt_reader_still_holds(q->r, q->v, q->err);
     for (size_t i = 0; i < q->count && ret == 0; i++) {
         const struct part *p = &q->parts[i];
 
-        ret = look(q, p->offset, p->offset + p->length, p);
+        /* without a change all of them are on the disk, as they were */
+        ret = same ? keep_part(q, p)
+                   : look(q, p->offset, p->offset + p->length, p);
     }
     tt_reader_unlock(q->r);
     return ret;
