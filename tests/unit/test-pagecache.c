@@ -25,6 +25,17 @@ struct source {
     bool slow;
 };
 
+/* Takes one of the failures, if there is one left. */
+static bool fails(struct source *s)
+{
+    unsigned left = atomic_load(&s->failures);
+
+    while (left &&
+           !atomic_compare_exchange_weak(&s->failures, &left, left - 1)) {
+    }
+    return left > 0;
+}
+
 static int fill(void *opaque, uint64_t page, uint8_t *buf, struct tt_error *err)
 {
     struct source *s = opaque;
@@ -38,11 +49,7 @@ static int fill(void *opaque, uint64_t page, uint8_t *buf, struct tt_error *err)
         words[i] = s->tag + page;
     }
     memcpy(buf, words, PAGE);
-    if (atomic_load(&s->failures)) {
-        atomic_fetch_sub(&s->failures, 1);
-        return tt_fail(err, TT_EIO, 5, "no");
-    }
-    return 0;
+    return fails(s) ? tt_fail(err, TT_EIO, 5, "no") : 0;
 }
 
 static void check_page(const struct source *s, uint64_t page,
