@@ -1,14 +1,16 @@
 /*
  * Preloaded into a recorder: zeroes that are written ahead come late
  *
- * A write of 64 KiB or more that is all zero waits first, so that whatever
- * does not wait for it overtakes it.  test-growth compiles this itself.
+ * A write of 64 KiB or more that is all zero waits first, for TTJ_SLOW
+ * microseconds, so that whatever does not wait for it overtakes it.  Tests
+ * compile this themselves.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -33,7 +35,9 @@ static void wait_if_late(const struct iovec *iov, int count)
         length += iov[i].iov_len;
     }
     if (length >= LATE) {
-        usleep(DELAY_US);
+        const char *delay = getenv("TTJ_SLOW");
+
+        usleep(delay ? (useconds_t)atol(delay) : DELAY_US);
     }
 }
 
