@@ -13,7 +13,7 @@ from ttjtest import (KIB, MIB, Failed, Flight, Recorder, Views, check,
 
 DISK = 4 * MIB
 HELD = 0.5                       # seconds: longer than five tries
-STUCK = 120                      # until one counts as lost
+STUCK = 300                      # until one counts as lost
 HOLDING = 'on-journal-error=wait,ahead=6M'
 
 

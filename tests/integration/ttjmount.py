@@ -12,7 +12,7 @@ from ttjtest import (KIB, MIB, Recorder, Skip, built, check, check_equal,
                      need, read_file, sha)
 
 START = 2 * MIB          # of the partition that holds a file system
-LIMIT = 60               # seconds what must happen by itself may take
+LIMIT = 300              # seconds what must happen by itself may take
 
 MKFS = {                 # kind: (arguments, MiB)
     'ext4': (['mkfs.ext4', '-q', '-F', '-m', '0'], 24),

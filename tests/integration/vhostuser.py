@@ -23,6 +23,7 @@ F_VERSION_1, F_PROTOCOL_FEATURES = 1 << 32, 1 << 30
 BLK_IN, BLK_OUT, BLK_FLUSH = 0, 1, 4
 DESC_NEXT, DESC_WRITE = 1, 2
 
+LIMIT = 300                        # seconds until a request is lost
 SIZE = 64                          # of the queue
 DESC, AVAIL, USED, HEADS = 0, 0x2000, 0x3000, 0x4000
 BUFFERS = 0x10000
@@ -123,13 +124,13 @@ class Front:
 
     def wait(self):
         """Until something has completed."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + LIMIT
         while True:
             done = self.collect()
             if done:
                 return done
             if time.monotonic() > end:
-                raise Failed('vhost-user: no answer within a minute')
+                raise Failed(f'vhost-user: no answer within {LIMIT} s')
             time.sleep(0)
 
     def drain(self):
