@@ -66,7 +66,7 @@ static void against_array(uint64_t seed, uint32_t unit)
 
 START_TEST(as_an_array)
 {
-    for (uint64_t seed = 0; seed < 20; seed++) {
+    for (uint64_t seed = 0; seed < unit_rounds(20, 2); seed++) {
         against_array(seed, seed % 2 ? 512 : 4096);
     }
 }
@@ -110,11 +110,12 @@ END_TEST
 START_TEST(huge_disks)
 {
     struct tt_blocks *b = tt_blocks_new(512);
+    unsigned rounds = unit_rounds(20000, 1000);
     uint64_t size = TT_DISK_SIZE_MAX, hole = (size / 3) & ~UINT64_C(4095), run;
     struct sim_world w;
 
     sim_world_init(&w, 5);
-    for (unsigned i = 0; i < 20000; i++) {
+    for (unsigned i = 0; i < rounds; i++) {
         uint64_t at = (sim_random(&w, size / 4096 - 1)) * 4096;
 
         ck_assert(tt_blocks_add(b, at, 4096));
@@ -123,7 +124,7 @@ START_TEST(huge_disks)
         ck_assert_uint_eq(tt_blocks_next(b, at), at);
     }
     ck_assert(tt_blocks_add(b, 0, size));
-    for (unsigned i = 0; i < 20000; i++) {
+    for (unsigned i = 0; i < rounds; i++) {
         uint64_t at = sim_random(&w, size);
 
         ck_assert(tt_blocks_test(b, at, size - at, &run));

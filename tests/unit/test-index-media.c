@@ -136,7 +136,7 @@ static void go_on(struct unit *u, unsigned segments)
 /* Their footers are of frames that are no history. */
 START_TEST(stale_segments_are_not_skipped)
 {
-    for (uint64_t seed = 0; seed < 9; seed++) {
+    for (uint64_t seed = 0; seed < unit_rounds(9, 2); seed++) {
         struct simindex x;
         struct unit u;
 
@@ -159,7 +159,7 @@ END_TEST
 /* Nor if what began behind them cannot be read any more. */
 START_TEST(stale_segments_before_a_bad_one)
 {
-    for (uint64_t seed = 0; seed < 6; seed++) {
+    for (uint64_t seed = 0; seed < unit_rounds(6, 2); seed++) {
         struct simindex x;
         struct unit u;
         uint64_t start, stale;
@@ -208,7 +208,7 @@ static uint64_t with_bad_frame(struct unit *u, uint64_t seed, bool start)
 /* What cannot be read for a time is damage for that time. */
 START_TEST(damage_that_is_over)
 {
-    for (uint64_t seed = 0; seed < 4; seed++) {
+    for (uint64_t seed = 0; seed < unit_rounds(4, 2); seed++) {
         struct tt_source src;
         struct tt_history *h;
         struct simindex x;

@@ -10,6 +10,7 @@
  *
  *   test-sim                 TTJ_CRASHES crash points (1000000), from TTJ_SEED
  *   test-sim SEED            this run
+ *   test-sim K/N             the K-th of N shares of them, in other runs each
  *
  * A run that fails is made shorter, step by step, as long as it still fails and
  * for TTJ_SHRINK seconds at most, and printed.
@@ -26,6 +27,7 @@
 
 #define CRASHES 1000000
 #define STEPS_MAX 400
+#define SHARE_SEEDS UINT64_C(1000000000) /* no share takes so many */
 #define JOURNAL_FULL (3u << 20)
 #define CRASHES_IN_A_ROW 5
 #define SHRINK_FORKS 30
@@ -297,6 +299,7 @@ int main(int argc, char **argv)
     uint64_t wanted = env_number("TTJ_CRASHES", CRASHES);
     uint64_t seed = env_number("TTJ_SEED", 1), first;
     double start = seconds();
+    unsigned share, shares;
     bool ok = true;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -304,7 +307,11 @@ int main(int argc, char **argv)
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
     mallopt(M_TOP_PAD, 8 << 20);
-    if (argc > 1) {
+    if (argc > 1 && sscanf(argv[1], "%u/%u", &share, &shares) == 2 &&
+        share > 0 && share <= shares) {
+        wanted = (wanted + shares - 1) / shares;
+        seed += (share - 1) * SHARE_SEEDS;
+    } else if (argc > 1) {
         ok = run_seed(strtoull(argv[1], NULL, 0));
         wanted = 0;
     }

@@ -108,8 +108,8 @@ static void small_journal(struct unit *u)
 
 START_TEST(every_bit)
 {
-    /* valgrind takes a sample */
-    uint64_t step = getenv("TTJ_VALGRIND") ? 997 : 1;
+    uint64_t in = 1000 / unit_rounds(1000, 1);
+    uint64_t step = (in * in) | 1; /* odd: the sample has all bits of a byte */
     struct found found;
     struct unit u;
     uint64_t bits;

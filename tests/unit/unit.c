@@ -204,6 +204,15 @@ void unit_same_stats(const struct tt_history *a, const struct tt_history *b)
     ck_assert_uint_eq(x, y);
 }
 
+unsigned unit_rounds(unsigned all, unsigned least)
+{
+    const char *s = getenv("TTJ_ROUNDS_IN");
+    unsigned in = s ? (unsigned)strtoul(s, NULL, 10) : 1;
+
+    all /= in ? in : 1;
+    return all > least ? all : least;
+}
+
 int unit_run(const char *name, const TTest *const *const *tests)
 {
     Suite *s = suite_create(name);

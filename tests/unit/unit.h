@@ -61,6 +61,13 @@ void unit_same_stats(const struct tt_history *a, const struct tt_history *b);
 void unit_same_scans(const struct tt_source *src, const struct tt_history *h,
                      uint64_t step);
 
+/*
+ * How often something is to be done that is done @all times: less often for
+ * tools that take fifty times as long, and look for what one round shows as
+ * well as a hundred (TTJ_ROUNDS_IN=n: every n-th), but @least so often.
+ */
+unsigned unit_rounds(unsigned all, unsigned least);
+
 /* Runs the tests; the exit status. */
 int unit_run(const char *name, const TTest *const *const *tests);
 
