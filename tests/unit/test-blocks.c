@@ -15,7 +15,7 @@ static void against_array(uint64_t seed, uint32_t unit)
 
     sim_world_init(&w, seed);
     memset(want, 0, sizeof(want));
-    for (unsigned i = 0; i < 400; i++) {
+    for (unsigned i = 0, all = unit_rounds(400, 100); i < all; i++) {
         uint64_t most = sim_chance(&w, 80) ? 200 : UNITS;
         uint64_t at = sim_random(&w, (uint64_t)UNITS * unit);
         uint64_t length = sim_random(&w, most * unit), run;

@@ -50,7 +50,7 @@ static void same_answers(struct unit *u, struct simindex *x, uint64_t seed)
     struct tt_source src = sw_quiet_source(&u->sw);
     struct tt_history *with = tt_history_new(), *without = tt_history_new();
     struct tt_error err = { 0 };
-    uint64_t last;
+    uint64_t last, step;
     size_t n, m;
 
     ck_assert_msg(si_open(x, with, &src, &err) == 0, "seed %llu: %s", (ull)seed,
@@ -61,7 +61,8 @@ static void same_answers(struct unit *u, struct simindex *x, uint64_t seed)
     ck_assert_uint_eq(n, m);
     last = tt_history_end(without)->last_seq;
     ck_assert_uint_eq(tt_history_end(with)->last_seq, last);
-    for (uint64_t seq = 0; seq <= last; seq += 1 + last / 600) {
+    step = 1 + last / unit_rounds(600, 60);
+    for (uint64_t seq = 0; seq <= last; seq += step) {
         for (uint64_t at = 512 * (seq % 7); at < SIM_DISK_MAX; at += 7 * 512) {
             same_answer(&src, with, without, seq, at, seed);
         }
