@@ -409,6 +409,7 @@ int coroutine_fn ttj_still_here(BlockDriverState *bs)
 typedef struct TTJFooterPart {
     struct tt_footer *footer;
     uint32_t part, length;
+    bool last;
     uint8_t *body;
 } TTJFooterPart;
 
@@ -417,7 +418,7 @@ static int ttj_make_part(void *opaque)
 {
     TTJFooterPart *p = opaque;
 
-    p->body = tt_footer_part(p->footer, p->part, &p->length);
+    p->body = tt_footer_part(p->footer, p->part, &p->length, &p->last);
     return p->body ? 0 : -ENOMEM;
 }
 
@@ -428,26 +429,23 @@ static int coroutine_fn GRAPH_RDLOCK ttj_append_footer(BlockDriverState *bs,
     BDRVTtjournalState *s = bs->opaque;
     TTJFooterPart p = { .footer = s->footer, .part = s->footer_part };
     TTJEntry e = { 0 };
-    struct tt_footer_body b;
     int ret = thread_pool_submit_co(ttj_make_part, &p);
 
-    *ret_last = true;
     if (ret == 0) {
         e.data = ttj_data_new(bs, p.length);
         ret = e.data ? 0 : -ENOMEM;
     }
     if (ret == 0) {
         memcpy(e.data->bytes, p.body, p.length);
-        memcpy(&b, p.body, sizeof(b));
-        *ret_last = s->footer_part + 1 == tt_get32(b.part_count);
         e.req = (struct tt_request){
             .kind = TT_KIND_FOOTER,
-            .flags = *ret_last ? 0 : TT_RECORD_MORE,
+            .flags = p.last ? 0 : TT_RECORD_MORE,
             .payload = e.data->bytes,
             .payload_length = p.length,
         };
         ret = ttj_append(bs, &e, 1);
     }
+    *ret_last = p.last;
     ttj_data_unref(e.data);
     free(p.body);
     return ret;

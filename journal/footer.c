@@ -233,16 +233,18 @@ static uint8_t *make_part(const struct tt_footer *ft, const struct part *p,
 }
 
 uint8_t *tt_footer_part(struct tt_footer *ft, uint32_t part,
-                        uint32_t *ret_length)
+                        uint32_t *ret_length, bool *ret_last)
 {
     struct part p = { 0 };
     uint32_t parts;
 
+    *ret_last = true;
     if (!ft || ft->incomplete) {
         return NULL;
     }
     sort(ft);
     parts = cut_parts(ft, part, &p);
+    *ret_last = part + 1 >= parts;
     return part < parts ? make_part(ft, &p, part, parts, ret_length) : NULL;
 }
 

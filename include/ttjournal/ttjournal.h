@@ -307,9 +307,10 @@ void tt_writer_flushed(struct tt_writer *w, uint64_t seq);
  * The parts of the footer of a segment that ended, as FOOTER bodies to be
  * appended; NULL when there is none (left), or no memory.  The caller frees
  * them with free().  All that lies between them is the writer's next frames.
+ * @ret_last: no part follows; the record of each other one is TT_RECORD_MORE.
  */
 uint8_t *tt_footer_part(struct tt_footer *ft, uint32_t part,
-                        uint32_t *ret_length);
+                        uint32_t *ret_length, bool *ret_last);
 void tt_footer_free(struct tt_footer *ft);
 /* Nothing is left to be appended of @w's. */
 void tt_writer_footer_done(struct tt_writer *w);

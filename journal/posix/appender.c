@@ -154,14 +154,6 @@ static int append_frame(struct tt_appender *a, const struct tt_request *req,
     return commit_batch(a, now, ret, err);
 }
 
-static uint16_t footer_flags(const uint8_t *body)
-{
-    struct tt_footer_body b;
-
-    memcpy(&b, body, sizeof(b));
-    return tt_get32(b.part) + 1 < tt_get32(b.part_count) ? TT_RECORD_MORE : 0;
-}
-
 /* A segment ended (the clock stepped, or it was full): says what it holds. */
 static int append_footer(struct tt_appender *a, struct tt_error *err)
 {
@@ -169,11 +161,13 @@ static int append_footer(struct tt_appender *a, struct tt_error *err)
     uint32_t length;
     uint8_t *body;
     uint32_t part = 0;
+    bool last;
 
-    while ((body = tt_footer_part(a->writer->ended, part, &length)) != NULL) {
+    while ((body = tt_footer_part(a->writer->ended, part, &length, &last)) !=
+           NULL) {
         struct tt_request req = {
             .kind = TT_KIND_FOOTER,
-            .flags = footer_flags(body),
+            .flags = last ? 0 : TT_RECORD_MORE,
             .payload = body,
             .payload_length = length,
         };

@@ -284,16 +284,18 @@ static void append_alone(struct generator *g, uint16_t kind, const void *body,
 
 static void append_footer(struct generator *g)
 {
-    uint32_t length, next_length = 0;
-    uint8_t *body = tt_footer_part(g->writer.ended, 0, &length), *next;
     struct tt_append ap;
+    uint32_t length;
+    bool last = false;
 
-    for (uint32_t part = 1; body; part++) {
-        next = tt_footer_part(g->writer.ended, part, &next_length);
-        append_alone(g, TT_KIND_FOOTER, body, length, next != NULL, &ap);
+    for (uint32_t part = 0; !last; part++) {
+        uint8_t *body = tt_footer_part(g->writer.ended, part, &length, &last);
+
+        if (!body) {
+            break;
+        }
+        append_alone(g, TT_KIND_FOOTER, body, length, !last, &ap);
         free(body);
-        body = next;
-        length = next_length;
     }
     tt_writer_footer_done(&g->writer);
 }

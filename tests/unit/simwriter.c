@@ -222,31 +222,29 @@ int sw_append(struct simwriter *sw, const struct tt_request *reqs,
 
 int sw_append_footer(struct simwriter *sw)
 {
-    uint32_t length;
-    uint8_t *body, *next;
+    bool last = false;
     int ret = 0;
 
     if (!sw->w.ended) {
         return 0;
     }
-    body = tt_footer_part(sw->w.ended, 0, &length);
-    for (uint32_t part = 1; body && ret == 0; part++) {
-        uint32_t next_length;
+    for (uint32_t part = 0; !last && ret == 0; part++) {
+        uint32_t length;
+        uint8_t *body = tt_footer_part(sw->w.ended, part, &length, &last);
         struct tt_request req = {
             .kind = TT_KIND_FOOTER,
+            .flags = (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0) |
+                     (last ? 0 : TT_RECORD_MORE),
             .payload = body,
             .payload_length = length,
         };
 
-        next = tt_footer_part(sw->w.ended, part, &next_length);
-        req.flags = (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0) |
-                    (next ? TT_RECORD_MORE : 0);
+        if (!body) {
+            break;
+        }
         ret = sw_append_one(sw, &req, 1);
         free(body);
-        body = next;
-        length = next_length;
     }
-    free(body);
     if (ret == 0) {
         tt_writer_footer_done(&sw->w);
     }

@@ -131,6 +131,7 @@ static void check_footer(struct unit *u)
     const struct tt_scan_ops ops = { .frame = list_frame, .opaque = &l };
     struct tt_source src = sw_quiet_source(&u->sw);
     uint32_t parts = 0, length;
+    bool last;
     struct tt_scan scan;
     size_t at = 0;
     uint8_t *body;
@@ -138,13 +139,15 @@ static void check_footer(struct unit *u)
     l.items = calloc(u->sw.tip->last_seq + 1, sizeof(*l.items));
     OK(&u->sw, tt_scan_run(&u->sw.super, &src, 0, &ops, &scan, NULL));
     qsort(l.items, l.count, sizeof(*l.items), by_place);
-    while ((body = tt_footer_part(u->sw.w.ended, parts, &length))) {
+    do {
+        body = tt_footer_part(u->sw.w.ended, parts++, &length, &last);
+        ck_assert(body != NULL);
         free(body);
-        parts++;
-    }
-    ck_assert_uint_ge(parts, 1);
+    } while (!last);
+    ck_assert(!tt_footer_part(u->sw.w.ended, parts, &length, &last));
     for (uint32_t i = 0; i < parts; i++) {
-        body = tt_footer_part(u->sw.w.ended, i, &length);
+        body = tt_footer_part(u->sw.w.ended, i, &length, &last);
+        ck_assert_int_eq(last, i + 1 == parts);
         check_part(&l, body, length, i, parts, &at);
         free(body);
     }

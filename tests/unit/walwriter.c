@@ -421,9 +421,9 @@ static void put_flushes(struct sim *s)
 
 static int form_footer(struct sim *s)
 {
-    uint32_t length, next_length;
-    uint8_t *body = tt_footer_part(s->w.ended, s->footer_part, &length);
-    uint8_t *next;
+    uint32_t length;
+    bool last;
+    uint8_t *body = tt_footer_part(s->w.ended, s->footer_part, &length, &last);
     struct rec r = { .purpose = FOR_FOOTER, .owner = body };
 
     if (!body) {
@@ -431,15 +431,13 @@ static int form_footer(struct sim *s)
         s->footer_part = 0;
         return 0;
     }
-    next = tt_footer_part(s->w.ended, s->footer_part + 1, &next_length);
     r.req = (struct tt_request){
         .kind = TT_KIND_FOOTER,
         .flags = (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0) |
-                 (next ? TT_RECORD_MORE : 0),
+                 (last ? 0 : TT_RECORD_MORE),
         .payload = body,
         .payload_length = length,
     };
-    free(next);
     begin_frame(s);
     if (!put(s, &r)) {
         /* longer than the simulation's small segments: it has none */
