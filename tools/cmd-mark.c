@@ -4,6 +4,8 @@
  * The journal is closed, so "this moment" is its end.  A repeated name is
  * refused under the lock that every writer takes and before a byte is written,
  * so that no two marks have one name, also when two marks are made at once.
+ * Where there is an index, it tells the names, and only the journal's end is
+ * read.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -13,22 +15,52 @@
 
 #include "tool.h"
 
-/* Refuses a record that is a mark of the same name. */
-static int name_is_free(void *opaque, const struct tt_record *rec,
+static char *opt_index;
+
+static const GOptionEntry entries[] = {
+    { "index", 0, 0, G_OPTION_ARG_FILENAME, &opt_index,
+      "Look for the index in this folder, not beside the journal", "DIR" },
+    { NULL },
+};
+
+static int find_name(const struct tt_history *h, const char *name,
+                     struct tt_error *err)
+{
+    char buf[TT_TIME_SIZE];
+    size_t count;
+    const struct tt_mark *m = tt_history_marks(h, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(m[i].name, name) == 0) {
+            return tt_fail(err, TT_EINVAL, EEXIST,
+                           "mark '%s' exists already, at seq:%" PRIu64
+                           ", %s: choose another name",
+                           name, m[i].seq, tt_time_format(m[i].time, buf));
+        }
+    }
+    return 0;
+}
+
+/*
+ * Refuses a journal that has a mark of this name.  An index knows all marks
+ * that it covers, so that little is read.
+ */
+static int name_is_free(void *opaque, struct tt_file *journal,
                         struct tt_error *err)
 {
-    const char *name = opaque;
-    char buf[TT_TIME_SIZE];
+    struct tool_journal j = { .file = journal };
+    int r =
+        tt_super_read(&journal->source, &j.super, &j.damaged_superblocks, err);
 
-    if (rec->kind != TT_KIND_MARK || rec->body == NULL ||
-        rec->payload_length != strlen(name) ||
-        memcmp(rec->body, name, rec->payload_length) != 0) {
-        return 0;
+    if (r == 0) {
+        r = tool_load_indexed(&j, opt_index, err);
     }
-    return tt_fail(err, TT_EINVAL, EEXIST,
-                   "mark '%s' exists already, at seq:%" PRIu64
-                   ", %s: choose another name",
-                   name, rec->seq, tt_time_format(rec->time, buf));
+    if (r == 0) {
+        r = find_name(j.history, opaque, err);
+    }
+    j.file = NULL; /* it is the appender's */
+    tool_close(&j);
+    return r;
 }
 
 static int report_open(const struct tt_error *err)
@@ -66,7 +98,7 @@ static int append_mark(struct tt_appender *a, const char *name,
 
 static int run(const struct tool_command *command, int argc, char **argv)
 {
-    int status = tool_parse(command, NULL, &argc, &argv, 2, 2);
+    int status = tool_parse(command, entries, &argc, &argv, 2, 2);
     const char *path, *name;
     struct tt_appender *a;
     struct tt_error err = { 0 };

@@ -210,7 +210,25 @@ static int load_whole(struct tool_journal *j, struct tt_error *err)
 
     tt_index_set_put(j->set);
     j->set = NULL;
-    return tt_file_name_error(j->file->path, r, err);
+    return r;
+}
+
+int tool_load_indexed(struct tool_journal *j, const char *folder,
+                      struct tt_error *err)
+{
+    int r = tt_store_open(j->file, &j->super, folder, &j->store, err);
+
+    if (r < 0) {
+        j->store = NULL;
+        return r;
+    }
+    r = load_indexed(j, err);
+    if (r == -TT_EINDEX) {
+        tool_warn("%s: %s; all of the journal is read", j->file->path,
+                  err->message);
+        r = load_whole(j, err);
+    }
+    return r;
 }
 
 int tool_open_indexed(const char *path, const char *folder,
@@ -222,17 +240,9 @@ int tool_open_indexed(const char *path, const char *folder,
     if (status != EXIT_OK) {
         return status;
     }
-    r = tt_store_open(ret->file, &ret->super, folder, &ret->store, &err);
+    r = tool_load_indexed(ret, folder, &err);
     if (r < 0) {
-        ret->store = NULL;
-    } else {
-        r = load_indexed(ret, &err);
-        if (r == -TT_EINDEX) {
-            tool_warn("%s: %s; all of the journal is read", path, err.message);
-            r = load_whole(ret, &err);
-        }
-    }
-    if (tt_file_name_error(path, r, &err) < 0) {
+        tt_file_name_error(path, r, &err);
         tool_close(ret);
         return tool_report(&err);
     }
@@ -250,6 +260,7 @@ bool tool_index_failed(struct tool_journal *j, int ret)
               ret == -TT_EINDEX ? "its index is damaged"
                                 : "a frame that the index names is damaged");
     if (load_whole(j, &err) < 0) {
+        tt_file_name_error(j->file->path, -err.code, &err);
         tool_report(&err);
         return false;
     }

@@ -106,6 +106,9 @@ int tool_open(const char *path, bool with_history, struct tool_journal *ret);
  */
 int tool_open_indexed(const char *path, const char *folder,
                       struct tool_journal *ret);
+/* The same for a journal whose file and super are there; says why it failed. */
+int tool_load_indexed(struct tool_journal *j, const char *folder,
+                      struct tt_error *err);
 /*
  * After @ret, which a question about the history returned: true if an index
  * answered and was wrong, or did not know where whoever reads all would.  All

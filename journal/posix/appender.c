@@ -5,8 +5,8 @@
  * has no disk.  In this order, each step durable before the next begins:
  *
  *   lock      the image lock: nobody else writes
- *   scan      what recovery needs (journal/recover.c), after the caller saw
- *             all records and found nothing against going on
+ *   scan      what recovery needs (journal/recover.c), after the caller has
+ *             looked and found nothing against going on
  *   rewrite   every accepted frame above the largest durable_seq, in place and
  *             with the same bytes: it may have been in a page cache only
  *   SESSION   alone in its frame, without TT_SESSION_RECORDER; then a DAMAGE
@@ -432,39 +432,6 @@ int tt_appender_start(struct tt_appender *a, const struct tt_session *about,
     return r;
 }
 
-struct acceptor {
-    tt_accept_fn *accept;
-    void *opaque;
-    struct tt_error *err;
-};
-
-static int accept_frame(void *opaque, const struct tt_frame *f,
-                        const uint8_t *table)
-{
-    const struct acceptor *acc = opaque;
-    struct tt_record rec;
-    uint32_t pos = 0, index = 0;
-    int r = 0;
-
-    while (r == 0 && tt_table_next(f, table, &pos, &index, &rec)) {
-        r = acc->accept(acc->opaque, &rec, acc->err);
-    }
-    return r;
-}
-
-/* Shows the caller all there is, while it can still refuse. */
-static int ask_caller(struct tt_appender *a, tt_accept_fn *accept, void *opaque,
-                      struct tt_error *err)
-{
-    struct acceptor acc = { accept, opaque, err };
-    struct tt_scan_ops ops = { .frame = accept_frame, .opaque = &acc };
-    struct tt_scan scan;
-
-    return accept == NULL ? 0
-                          : tt_scan_run(&a->super, &a->reading.source, 0, &ops,
-                                        &scan, err);
-}
-
 static int scan_journal(struct tt_appender *a, tt_accept_fn *accept,
                         void *opaque, struct tt_error *err)
 {
@@ -477,8 +444,8 @@ static int scan_journal(struct tt_appender *a, tt_accept_fn *accept,
                     "read it: use a newer one",
                     (unsigned long long)a->super.feature_ro_compat);
     }
-    if (r == 0) {
-        r = ask_caller(a, accept, opaque, err);
+    if (r == 0 && accept != NULL) {
+        r = accept(opaque, &a->reading, err);
     }
     if (r == 0) {
         r = tt_recovery_run(&a->super, &a->reading.source, &a->recovery, err);

@@ -66,10 +66,10 @@ int tt_journal_create(const char *path, const struct tt_super *super, uid_t uid,
 struct tt_appender;
 
 /*
- * Looks at each record of the journal, under the lock and before anything is
- * written; negative (with *err filled) refuses to go on.
+ * Looks at the journal under the lock and before anything is written; negative
+ * (with *err filled) refuses to go on.
  */
-typedef int tt_accept_fn(void *opaque, const struct tt_record *rec,
+typedef int tt_accept_fn(void *opaque, struct tt_file *journal,
                          struct tt_error *err);
 
 /* @accept may be NULL. */
