@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "footer.h"
 #include "verify.h"
 
 #define HEADER sizeof(struct tt_frame_header)
@@ -57,9 +56,8 @@ static void report_frame(struct verifier *v, const struct tt_frame *f,
                      field, is, should);
 }
 
-/* A finding about what @r says of itself or of others. */
-static struct tt_finding about(const struct tt_frame *f,
-                               const struct tt_record *r)
+struct tt_finding tt_verify_about(const struct tt_frame *f,
+                                  const struct tt_record *r)
 {
     struct tt_finding finding = {
         .offset = f->offset,
@@ -105,7 +103,7 @@ static void check_pieces(struct verifier *v, const struct tt_frame *f,
 {
     uint64_t origin = tt_grid_origin(r), end = origin + r->payload_length;
     uint64_t bad = 0, at = origin;
-    struct tt_finding finding = about(f, r);
+    struct tt_finding finding = tt_verify_about(f, r);
 
     for (uint32_t i = 0; i <= r->checksum_count; i++) {
         uint64_t next = at - at % TT_GRID + TT_GRID;
@@ -148,7 +146,7 @@ static int check_payload(struct verifier *v, const struct tt_frame *f,
     }
     ret = tt_verify_read(v, f->offset + r->payload_offset, r->payload_length);
     if (ret == 0) {
-        tt_verify_report(v, about(f, r),
+        tt_verify_report(v, tt_verify_about(f, r),
                          "what a %s record stored cannot be read",
                          kind ? kind : "later");
     } else if (ret > 0 && !tt_payload_check(r, v->buf, NULL)) {
@@ -178,101 +176,6 @@ static int check_padding(struct verifier *v, uint64_t offset, uint64_t length,
     return 0;
 }
 
-/* ---- footers ----------------------------------------------------------- */
-
-/* 1 if the part @body says what the segment that ended holds, 0 if not. */
-static int footer_fits(struct verifier *v, const uint8_t *body, uint32_t length)
-{
-    const size_t hash = offsetof(struct tt_footer_body, tree_hash);
-    const size_t rest = offsetof(struct tt_footer_body, part);
-    struct tt_footer *ft = v->ended;
-    struct tt_footer_body b;
-    uint32_t count, part, parts, expected_length = 0;
-    uint8_t *expected;
-    int ret;
-
-    memcpy(&b, body, sizeof(b));
-    part = tt_get32(b.part);
-    parts = tt_get32(b.part_count);
-    count = tt_get32(b.entry_count);
-    if (part == 0) {
-        v->next_part = 0;
-        v->part_count = parts;
-        v->next_entry = 0;
-    }
-    if (ft->incomplete) {
-        return tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
-    }
-    if (part != v->next_part || parts != v->part_count || part >= parts ||
-        count > ft->count - v->next_entry ||
-        (part + 1 == parts && count < ft->count - v->next_entry)) {
-        return 0;
-    }
-    expected =
-        tt_footer_span(ft, v->next_entry, count, part, parts, &expected_length);
-    if (!expected) {
-        return tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
-    }
-    ret = length >= expected_length && !memcmp(body, expected, hash) &&
-          !memcmp(body + rest, expected + rest, expected_length - rest);
-    free(expected);
-    v->next_part++;
-    v->next_entry += count;
-    return ret;
-}
-
-static int check_footer(struct verifier *v, const struct tt_frame *f,
-                        const struct tt_record *r, const uint8_t *body)
-{
-    struct tt_footer_body b;
-    int ret = 1;
-
-    if (r->payload_length < sizeof(b)) {
-        tt_verify_report(v, about(f, r), "a footer is too short");
-        return 0;
-    }
-    memcpy(&b, body, sizeof(b));
-    if (tt_get64(b.segment) >= f->segment) {
-        tt_verify_report(v, about(f, r),
-                         "a footer is of segment %" PRIu64
-                         ", which has not ended",
-                         tt_get64(b.segment));
-        return 0;
-    }
-    if (v->ended && tt_get64(b.segment) == v->ended->segment &&
-        v->ended_whole) {
-        ret = footer_fits(v, body, r->payload_length);
-    }
-    if (ret == 0) {
-        tt_verify_report(v, about(f, r),
-                         "the footer of segment %" PRIu64
-                         " does not say what that segment holds",
-                         v->ended->segment);
-    }
-    return ret < 0 ? ret : 0;
-}
-
-/* Keeps what the footer of this segment will have to say. */
-static bool follow_segment(struct verifier *v, const struct tt_frame *f,
-                           const uint8_t *table)
-{
-    bool broken = v->after_damage || (f->flags & TT_FRAME_AFTER_DAMAGE);
-
-    if (!v->current || v->current->segment != f->segment) {
-        tt_footer_free(v->ended);
-        v->ended = v->current;
-        v->ended_whole = v->current_whole && !broken;
-        v->next_part = v->part_count = 0;
-        v->next_entry = 0;
-        v->current = tt_footer_new(
-            f->segment, tt_segment_offset(&v->history->super, f->segment), f);
-        v->current_whole = f->flags & TT_FRAME_SEGMENT_START;
-    } else if (broken) {
-        v->current_whole = false;
-    }
-    return v->current && tt_footer_add_frame(v->current, f, table);
-}
-
 /* ---- records ----------------------------------------------------------- */
 
 static void check_range(struct verifier *v, const struct tt_frame *f,
@@ -282,14 +185,14 @@ static void check_range(struct verifier *v, const struct tt_frame *f,
 
     if (r->kind == TT_KIND_RESIZE) {
         if (r->disk_offset != v->disk_size) {
-            tt_verify_report(v, about(f, r),
+            tt_verify_report(v, tt_verify_about(f, r),
                              "the disk is resized from %" PRIu64
                              ", but its size was %" PRIu64,
                              r->disk_offset, v->disk_size);
         }
         v->disk_size = r->disk_length;
     } else if (tt_kind_is_version(r->kind) && end > v->disk_size) {
-        tt_verify_report(v, about(f, r),
+        tt_verify_report(v, tt_verify_about(f, r),
                          "a %s record reaches beyond the disk's end at "
                          "%" PRIu64,
                          tt_kind_name(r->kind), v->disk_size);
@@ -308,7 +211,8 @@ static int check_session(struct verifier *v, const struct tt_frame *f,
     if (ret == 0) {
         tt_session_clear(&s);
     } else if (ret == -TT_EDAMAGED) {
-        tt_verify_report(v, about(f, r), "a SESSION record is not well-formed");
+        tt_verify_report(v, tt_verify_about(f, r),
+                         "a SESSION record is not well-formed");
         ret = 0;
     }
     return ret;
@@ -325,35 +229,38 @@ static int check_body(struct verifier *v, const struct tt_frame *f,
         return check_session(v, f, r, body);
     case TT_KIND_MARK:
         if (!tt_mark_name_ok((const char *)body, r->payload_length)) {
-            tt_verify_report(v, about(f, r), "a MARK record has no valid name");
+            tt_verify_report(v, tt_verify_about(f, r),
+                             "a MARK record has no valid name");
         }
         break;
     case TT_KIND_CHECKPOINT:
         if (r->payload_length < sizeof(cp)) {
-            tt_verify_report(v, about(f, r),
+            tt_verify_report(v, tt_verify_about(f, r),
                              "a CHECKPOINT record is too short");
             break;
         }
         memcpy(&cp, body, sizeof(cp));
         if (tt_get64(cp.level_seq) >= r->seq ||
             tt_get64(cp.map_prev) >= f->offset) {
-            tt_verify_report(v, about(f, r),
+            tt_verify_report(v, tt_verify_about(f, r),
                              "a CHECKPOINT record refers to what comes "
                              "after it");
         }
         break;
     case TT_KIND_CLOCK:
         if (r->payload_length < sizeof(struct tt_clock_body)) {
-            tt_verify_report(v, about(f, r), "a CLOCK record is too short");
+            tt_verify_report(v, tt_verify_about(f, r),
+                             "a CLOCK record is too short");
         }
         break;
     case TT_KIND_GAP:
         if (r->payload_length < sizeof(struct tt_gap_body)) {
-            tt_verify_report(v, about(f, r), "a GAP record is too short");
+            tt_verify_report(v, tt_verify_about(f, r),
+                             "a GAP record is too short");
         }
         break;
     case TT_KIND_FOOTER:
-        return check_footer(v, f, r, body);
+        return tt_verify_footer(v, f, r, body);
     }
     return 0;
 }
@@ -383,7 +290,8 @@ static int check_record(struct verifier *v, const struct tt_frame *f,
     if (r->body && r->payload_length % 8 &&
         !tt_verify_is_zero(r->body + r->payload_length,
                            8 - r->payload_length % 8)) {
-        tt_verify_report(v, about(f, r), "the padding of a record is not zero");
+        tt_verify_report(v, tt_verify_about(f, r),
+                         "the padding of a record is not zero");
     }
     check_range(v, f, r);
     note_short_cuts(v, f, r);
@@ -444,8 +352,8 @@ static int check_frame(void *opaque, const struct tt_frame *f,
         ret = tt_verify_slack(v, slack, f->offset, f->first_time, false);
     }
     check_header(v, f);
-    if (ret == 0 && !follow_segment(v, f, table)) {
-        ret = tt_fail(v->err, TT_ENOMEM, ENOMEM, "out of memory");
+    if (ret == 0) {
+        ret = tt_verify_follow(v, f, table);
     }
     while (ret == 0 && tt_table_next(f, table, &pos, &index, &r)) {
         ret = check_record(v, f, &r);
@@ -579,8 +487,7 @@ int tt_verify(const struct tt_source *src, const struct tt_verify_ops *ops,
         ret = verify_all(&v);
     }
     *ret_findings = v.findings;
-    tt_footer_free(v.current);
-    tt_footer_free(v.ended);
+    tt_verify_footers_clear(&v);
     free(v.buf);
     tt_history_free(v.history);
     return ret;

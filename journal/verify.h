@@ -24,12 +24,11 @@ struct verifier {
     uint64_t checkpoint_offset, notable_offset, footer_offset;
     uint64_t next_leaf, disk_size;
 
-    /* What the footers of the present and the last segment must say. */
+    /* What the footers of the present segment, and of one that has ended, must
+     * say; and of all segments so far how much may be expected of them. */
     struct tt_footer *current, *ended;
-    bool current_whole, ended_whole;
-    /* of the footer of the segment that ended: what should come next */
-    uint32_t next_part, part_count;
-    size_t next_entry;
+    struct verified_segment *segments; /* by number */
+    size_t segment_count;
 };
 
 static inline bool tt_verify_is_zero(const uint8_t *p, size_t length)
@@ -43,6 +42,22 @@ tt_verify_report(struct verifier *v, struct tt_finding f, const char *fmt, ...);
 
 /* Reads to v->buf.  1, or 0 if the medium cannot or the journal is short. */
 int tt_verify_read(struct verifier *v, uint64_t offset, size_t length);
+
+/* A finding about what @r says of itself or of others. */
+struct tt_finding tt_verify_about(const struct tt_frame *f,
+                                  const struct tt_record *r);
+
+/* ---- footers (verify-footer.c) ----------------------------------------- */
+
+/* Keeps what the footer of this frame's segment will have to say. */
+int tt_verify_follow(struct verifier *v, const struct tt_frame *f,
+                     const uint8_t *table);
+/* Holds the FOOTER record @r, whose payload @body is whole, to its segment. */
+int tt_verify_footer(struct verifier *v, const struct tt_frame *f,
+                     const struct tt_record *r, const uint8_t *body);
+void tt_verify_footers_clear(struct verifier *v);
+
+/* ---- what is no frame (outside.c) --------------------------------------- */
 
 /* Both superblocks, and the padding behind them. */
 int tt_verify_super(struct verifier *v);

@@ -223,27 +223,36 @@ START_TEST(several_parts)
 }
 END_TEST
 
+/* Appends the part @i of those of @some entries each; are there more? */
+static bool append_part(struct unit *u, struct tt_footer *ft, size_t some,
+                        size_t count, uint32_t i)
+{
+    uint32_t parts = (uint32_t)((count + some - 1) / some), length;
+    size_t n = i + 1 < parts ? some : count - some * i;
+    uint8_t *body = tt_footer_span(ft, some * i, n, i, parts, &length);
+    struct tt_request req = {
+        .kind = TT_KIND_FOOTER,
+        .flags = (i + 1 < parts ? TT_RECORD_MORE : 0) |
+                 (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0),
+        .payload = body,
+        .payload_length = length,
+    };
+
+    OK(&u->sw, sw_append_one(&u->sw, &req, 1));
+    free(body);
+    unit_write(u, 4096, 512); /* among other frames */
+    return i + 1 < parts;
+}
+
 /* Appends parts of some entries each, without the last @missing of them. */
 static void append_parts(struct unit *u, struct tt_footer *ft, size_t some,
                          size_t missing, bool to_the_end)
 {
     size_t count = ft->count - missing;
-    uint32_t parts = (uint32_t)((count + some - 1) / some), length;
+    uint32_t parts = (uint32_t)((count + some - 1) / some);
 
     for (uint32_t i = 0; i < (to_the_end ? parts : parts - 1); i++) {
-        size_t n = i + 1 < parts ? some : count - some * i;
-        uint8_t *body = tt_footer_span(ft, some * i, n, i, parts, &length);
-        struct tt_request req = {
-            .kind = TT_KIND_FOOTER,
-            .flags = (i + 1 < parts ? TT_RECORD_MORE : 0) |
-                     (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0),
-            .payload = body,
-            .payload_length = length,
-        };
-
-        OK(&u->sw, sw_append_one(&u->sw, &req, 1));
-        free(body);
-        unit_write(u, 4096, 512); /* among other frames */
+        append_part(u, ft, some, count, i);
     }
 }
 
@@ -308,6 +317,97 @@ START_TEST(parts_of_any_size)
 }
 END_TEST
 
+/* What a forger might say: another time, place, content; a version less */
+static void forge(struct tt_footer *ft, unsigned how)
+{
+    struct tt_footer_entry *e = &ft->entries[ft->count / 2];
+
+    switch (how) {
+    case 1:
+        e->time = tt_put64(tt_get64(e->time) + 1);
+        break;
+    case 2:
+        e->disk_offset = tt_put64(tt_get64(e->disk_offset) + 512);
+        break;
+    case 3:
+        ft->sums[0] = tt_put64(tt_get64(ft->sums[0]) ^ 1);
+        break;
+    case 4:
+        ft->count--;
+        break;
+    case 5:
+        ft->last_time++;
+        break;
+    }
+}
+
+#define FORGERIES 6 /* the first is none */
+
+/* The segment after the next has begun, and the footers are still to come. */
+static void end_two_segments(struct unit *u, uint64_t seed,
+                             struct tt_footer *ret[static 2])
+{
+    unit_begin(u, seed);
+    for (unsigned k = 0; k < 2; k++) {
+        for (unsigned i = 0; i < 5; i++) {
+            unit_write(u, i * 8192, 4096);
+        }
+        end_segment(u);
+        ret[k] = tt_writer_take_footer(&u->sw.w);
+        ck_assert_uint_ge(ret[k]->count, 5);
+    }
+    unit_write(u, 0, 4096);
+}
+
+START_TEST(footers_that_come_late)
+{
+    for (unsigned how = 0; how < FORGERIES; how++) {
+        for (unsigned forged = 0; forged < 2; forged++) {
+            struct tt_footer *ft[2];
+            struct unit u;
+
+            end_two_segments(&u, 6 + how, ft);
+            forge(ft[forged], how);
+            append_parts(&u, ft[0], 3, 0, true);
+            append_parts(&u, ft[1], 100, 0, true);
+            ck_assert_uint_eq(u.sw.w.footer->segment, ft[0]->segment + 2);
+            ck_assert_msg((findings(&u) != 0) == (how != 0),
+                          "%u: %llu findings", how, (ull)findings(&u));
+            tt_footer_free(ft[0]);
+            tt_footer_free(ft[1]);
+            unit_end(&u);
+        }
+    }
+}
+END_TEST
+
+/* Parts of two footers by turns, and a segment's end between them */
+START_TEST(footers_in_several_segments)
+{
+    for (unsigned how = 0; how < FORGERIES; how++) {
+        struct tt_footer *ft[2];
+        bool more[2] = { true, true };
+        struct unit u;
+
+        end_two_segments(&u, 60 + how, ft);
+        forge(ft[1], how);
+        for (uint32_t i = 0; more[0] || more[1]; i++) {
+            for (unsigned k = 0; k < 2; k++) {
+                more[k] = more[k] && append_part(&u, ft[k], 2, ft[k]->count, i);
+            }
+            end_segment(&u);
+            OK(&u.sw, sw_append_footer(&u.sw));
+        }
+        ck_assert_uint_gt(u.sw.w.footer->segment, ft[1]->segment + 2);
+        ck_assert_msg((findings(&u) != 0) == (how != 0), "%u: %llu findings",
+                      how, (ull)findings(&u));
+        tt_footer_free(ft[0]);
+        tt_footer_free(ft[1]);
+        unit_end(&u);
+    }
+}
+END_TEST
+
 START_TEST(crash_before_the_footer)
 {
     struct sim_node *n;
@@ -334,6 +434,8 @@ int main(void)
                                   &lists_every_version,
                                   &several_parts,
                                   &parts_of_any_size,
+                                  &footers_that_come_late,
+                                  &footers_in_several_segments,
                                   &crash_before_the_footer,
                                   NULL,
                               });
