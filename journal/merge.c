@@ -15,7 +15,8 @@
 
 /* ---- the tree of losers ------------------------------------------------ */
 
-static bool is_before(const struct merge_key *a, const struct merge_key *b)
+static inline bool is_before(const struct merge_key *a,
+                             const struct merge_key *b)
 {
     return a->start != b->start ? a->start < b->start : a->seq < b->seq;
 }
@@ -29,11 +30,13 @@ bool tt_merge_init(struct merge *m, unsigned count)
     }
     m->count = n;
     m->keys = malloc(n * sizeof(*m->keys));
-    m->losers = malloc(n * sizeof(*m->losers));
+    m->losers = malloc(3 * n * sizeof(*m->losers));
     if (!m->keys || !m->losers) {
         tt_merge_clear(m);
         return false;
     }
+    m->starts = m->losers + n;
+    m->seqs = m->starts + n;
     for (unsigned i = 0; i < n; i++) {
         m->keys[i] = MERGE_END;
     }
@@ -64,6 +67,8 @@ static unsigned play(struct merge *m, unsigned at)
         b = t;
     }
     m->losers[at] = b;
+    m->starts[at] = m->keys[b].start;
+    m->seqs[at] = m->keys[b].seq;
     return a;
 }
 
@@ -72,19 +77,37 @@ void tt_merge_start(struct merge *m)
     m->winner = play(m, 1);
 }
 
+/* One comparison that ends in a flag, where two would need a branch. */
+static inline unsigned __int128 whole_key(uint64_t start, uint64_t seq)
+{
+    return (unsigned __int128)start << 64 | seq;
+}
+
+/*
+ * Who wins is a toss-up, so no branch depends on it: a processor would guess
+ * wrong at every other node.
+ */
 void tt_merge_next(struct merge *m)
 {
-    unsigned w = m->winner;
+    uint64_t list = m->winner;
+    uint64_t start = m->keys[list].start, seq = m->keys[list].seq;
 
-    for (unsigned at = (w + m->count) / 2; at > 0; at /= 2) {
-        unsigned l = m->losers[at];
+    for (unsigned at = (m->winner + m->count) / 2; at > 0; at /= 2) {
+        bool less =
+            whole_key(m->starts[at], m->seqs[at]) < whole_key(start, seq);
+        uint64_t swap = -(uint64_t)less, x;
 
-        if (is_before(&m->keys[l], &m->keys[w])) {
-            m->losers[at] = w;
-            w = l;
-        }
+        x = (m->starts[at] ^ start) & swap;
+        m->starts[at] ^= x;
+        start ^= x;
+        x = (m->seqs[at] ^ seq) & swap;
+        m->seqs[at] ^= x;
+        seq ^= x;
+        x = (m->losers[at] ^ list) & swap;
+        m->losers[at] ^= x;
+        list ^= x;
     }
-    m->winner = w;
+    m->winner = (unsigned)list;
 }
 
 /* ---- reading a lane from front to back --------------------------------- */

@@ -24,7 +24,9 @@ struct merge {
     unsigned count; /* a power of two */
     unsigned winner;
     struct merge_key *keys;
-    unsigned *losers;
+    /* Of the match at each node but 0 who has lost: the list, and its key,
+     * which does not change before it wins */
+    uint64_t *losers, *starts, *seqs;
 };
 
 bool tt_merge_init(struct merge *m, unsigned count); /* all have ended */
