@@ -153,9 +153,8 @@ void tt_pend_clear(struct pend *p)
 /* ---- writing ----------------------------------------------------------- */
 
 static void write_row(struct run_writer *w, const struct pend_lane *l,
-                      unsigned id, size_t i)
+                      unsigned beside, size_t i)
 {
-    struct run_shape s = tt_run_shape(id, true);
     const struct pend_row *r = &l->rows[i];
     struct run_row row = {
         .start = r->start,
@@ -165,7 +164,7 @@ static void write_row(struct run_writer *w, const struct pend_lane *l,
         .cell = (uint8_t)(r->place % TT_SECTOR),
     };
 
-    tt_run_writer_add(w, &row, s.beside ? l->sums + i * s.beside : NULL);
+    tt_run_writer_add(w, &row, beside ? l->sums + i * beside : NULL);
 }
 
 /* The lists of a lane, of which each has got so far */
@@ -180,6 +179,7 @@ static struct merge_key key_of(const struct pend_row *r)
 
 static bool merge_lists(struct pend_lane *l, unsigned id, struct run_writer *w)
 {
+    unsigned beside = tt_run_shape(id, true).beside;
     size_t n = l->starts_count + 1;
     struct lists k = { calloc(n, sizeof(size_t)), calloc(n, sizeof(size_t)) };
     struct merge_key last = { 0, 0 };
@@ -200,7 +200,7 @@ static bool merge_lists(struct pend_lane *l, unsigned id, struct run_writer *w)
 
         /* a footer that lists a record twice would spoil the order */
         if (!last.seq || key->start != last.start || key->seq != last.seq) {
-            write_row(w, l, id, k.at[i]);
+            write_row(w, l, beside, k.at[i]);
             last = *key;
         }
         if (++k.at[i] < k.end[i]) {

@@ -16,18 +16,25 @@
 
 #define OUT_PAGES 64u /* are written at once */
 
+enum { START, SEQ, PLACE, COLUMNS };
+
 struct column {
     uint64_t values[RUN_ROWS_MAX];
+};
+
+struct span {
     uint64_t least, most;
 };
 
 /* A page that is being filled.  Columns are in the lane's units. */
 struct filling {
-    struct column start, seq, place;
+    struct column columns[COLUMNS];
+    struct span spans[COLUMNS];
+    uint64_t reach; /* so far starts may go with the width that they have */
     uint64_t sums[RUN_ROWS_MAX];
     uint8_t cells[RUN_ROWS_MAX];
-    unsigned count;
-    uint64_t written; /* pages of this level, in this lane */
+    unsigned count, room; /* rows; so many have room with these widths */
+    uint64_t written;     /* pages of this level, in this lane */
 };
 
 struct run_writer {
@@ -39,8 +46,9 @@ struct run_writer {
     unsigned lane_count;
     unsigned lane; /* the one being written, if in_lane */
     bool in_lane;
-    uint64_t entries;      /* of all lanes */
-    uint64_t lane_entries; /* of this one */
+    struct run_shape leaf, inner; /* of its pages */
+    uint64_t entries;             /* of all lanes */
+    uint64_t lane_entries;        /* of this one */
     struct filling *levels[RUN_DEPTH_MAX + 1];
     tt_le64 *beside; /* checksums of the leaf being filled */
     uint8_t *out;
@@ -62,7 +70,7 @@ struct run_writer *tt_run_writer_new(const uint8_t id[static 16],
         memcpy(w->head.magic, RUN_MAGIC, sizeof(w->head.magic));
         memcpy(w->head.id, id, sizeof(w->head.id));
         memcpy(w->head.uuid, uuid, sizeof(w->head.uuid));
-        w->levels[0] = malloc(sizeof(struct filling));
+        w->levels[0] = calloc(1, sizeof(struct filling));
         w->beside =
             malloc(RUN_SUM_PAGES_MAX * RUN_SUMS_A_PAGE * sizeof(tt_le64));
         w->out = malloc(OUT_PAGES * TT_PAGE);
@@ -147,29 +155,29 @@ static uint64_t end_page(struct run_writer *w, uint8_t *page)
     return w->next_page++;
 }
 
-static unsigned width_of(const struct column *c)
+static unsigned width_of(const struct span *s)
 {
-    uint64_t range = c->most - c->least;
+    uint64_t range = s->most - s->least;
 
     return range ? (unsigned)(71 - __builtin_clzll(range)) / 8 : 0;
 }
 
-static uint8_t *put_column(uint8_t *at, const struct column *c, unsigned i,
-                           unsigned width)
+static inline uint8_t *put_column(uint8_t *at, const struct filling *f,
+                                  unsigned c, unsigned i, unsigned width)
 {
-    tt_le64 v = tt_put64(c->values[i] - c->least);
+    tt_le64 v = tt_put64(f->columns[c].values[i] - f->spans[c].least);
 
     memcpy(at, &v, sizeof(v)); /* the rest is overwritten, or is free */
     return at + width;
 }
 
 static void encode_rows(const struct filling *f, struct run_shape s,
-                        const unsigned widths[3], uint8_t *at)
+                        const unsigned widths[COLUMNS], uint8_t *at)
 {
     for (unsigned i = 0; i < f->count; i++) {
-        at = put_column(at, &f->start, i, widths[0]);
-        at = put_column(at, &f->seq, i, widths[1]);
-        at = put_column(at, &f->place, i, widths[2]);
+        at = put_column(at, f, START, i, widths[START]);
+        at = put_column(at, f, SEQ, i, widths[SEQ]);
+        at = put_column(at, f, PLACE, i, widths[PLACE]);
         if (s.cell) {
             *at++ = f->cells[i];
         }
@@ -186,24 +194,24 @@ static void encode_rows(const struct filling *f, struct run_shape s,
 static uint64_t write_rows(struct run_writer *w, const struct filling *f,
                            bool leaf)
 {
-    struct run_shape s = tt_run_shape(w->lane, leaf);
-    unsigned widths[3] = { width_of(&f->start), width_of(&f->seq),
-                           width_of(&f->place) };
+    unsigned widths[COLUMNS] = { width_of(&f->spans[START]),
+                                 width_of(&f->spans[SEQ]),
+                                 width_of(&f->spans[PLACE]) };
     uint8_t *page = begin_page(w);
     struct run_page_head h = {
         .type = leaf ? RUN_PAGE_LEAF : RUN_PAGE_INNER,
-        .start_width = (uint8_t)widths[0],
-        .seq_width = (uint8_t)widths[1],
-        .place_width = (uint8_t)widths[2],
+        .start_width = (uint8_t)widths[START],
+        .seq_width = (uint8_t)widths[SEQ],
+        .place_width = (uint8_t)widths[PLACE],
         .count = tt_put16((uint16_t)f->count),
         .lane = tt_put16((uint16_t)w->lane),
-        .start_base = tt_put64(f->start.least),
-        .seq_base = tt_put64(f->seq.least),
-        .place_base = tt_put64(f->place.least),
+        .start_base = tt_put64(f->spans[START].least),
+        .seq_base = tt_put64(f->spans[SEQ].least),
+        .place_base = tt_put64(f->spans[PLACE].least),
     };
 
     memcpy(page, &h, sizeof(h));
-    encode_rows(f, s, widths, page + sizeof(h));
+    encode_rows(f, leaf ? w->leaf : w->inner, widths, page + sizeof(h));
     return end_page(w, page);
 }
 
@@ -223,21 +231,74 @@ static void write_beside(struct run_writer *w, size_t count)
 
 /* ---- filling ----------------------------------------------------------- */
 
-static void widen(struct column *c, unsigned i, uint64_t v)
+/* How many rows have room in a page with these widths */
+static unsigned rows_in_page(const struct run_shape *s, const unsigned *widths)
 {
-    c->values[i] = v;
-    if (i == 0 || v < c->least) {
-        c->least = v;
+    unsigned size = widths[START] + widths[SEQ] + widths[PLACE] +
+                    (s->cell ? 1 : 0) + (s->sum ? 8 : 0);
+    unsigned n = RUN_ROWS_MAX;
+
+    if (size && n > RUN_PAGE_ROOM / size) {
+        n = RUN_PAGE_ROOM / size;
     }
-    if (i == 0 || v > c->most) {
-        c->most = v;
+    if (s->beside && n > RUN_SUM_PAGES_MAX * RUN_SUMS_A_PAGE / s->beside) {
+        n = RUN_SUM_PAGES_MAX * RUN_SUMS_A_PAGE / s->beside;
     }
+    return n;
 }
 
-static unsigned row_size(const struct filling *f, struct run_shape s)
+/* Is there room for a row whose values may make columns wider?  Makes it. */
+static bool widen(struct filling *f, const struct run_shape *s,
+                  const uint64_t values[COLUMNS])
 {
-    return width_of(&f->start) + width_of(&f->seq) + width_of(&f->place) +
-           (s.cell ? 1 : 0) + (s.sum ? 8 : 0);
+    struct span spans[COLUMNS];
+    unsigned widths[COLUMNS], room;
+
+    for (unsigned c = 0; c < COLUMNS; c++) {
+        uint64_t v = values[c];
+
+        spans[c] = f->count ? f->spans[c] : (struct span){ v, v };
+        spans[c].least = v < spans[c].least ? v : spans[c].least;
+        spans[c].most = v > spans[c].most ? v : spans[c].most;
+        widths[c] = width_of(&spans[c]);
+    }
+    room = rows_in_page(s, widths);
+    if (f->count >= room) {
+        return false;
+    }
+    for (unsigned c = 0; c < COLUMNS; c++) {
+        f->spans[c] = spans[c];
+    }
+    f->reach = widths[START] == 8 ? UINT64_MAX
+                                  : (UINT64_C(1) << 8 * widths[START]) - 1;
+    f->room = room;
+    return true;
+}
+
+static inline bool in_span(const struct span *s, uint64_t v)
+{
+    return v - s->least <= s->most - s->least;
+}
+
+/*
+ * As widen(); mostly there is nothing to reckon: starts come in order and go
+ * a little further each, the rest is between what there was.
+ */
+static inline bool make_room(struct filling *f, const struct run_shape *s,
+                             const uint64_t values[COLUMNS])
+{
+    struct span *start = &f->spans[START];
+
+    if (!f->count || f->count >= f->room ||
+        values[START] - start->least > f->reach ||
+        !in_span(&f->spans[SEQ], values[SEQ]) ||
+        !in_span(&f->spans[PLACE], values[PLACE])) {
+        return widen(f, s, values);
+    }
+    if (values[START] > start->most) {
+        start->most = values[START];
+    }
+    return true;
 }
 
 static void add_row(struct run_writer *w, unsigned level,
@@ -247,16 +308,16 @@ static void add_row(struct run_writer *w, unsigned level,
 static uint64_t close_page(struct run_writer *w, unsigned level, bool tell)
 {
     struct filling *f = w->levels[level];
-    struct run_shape s = tt_run_shape(w->lane, level == 0);
+    const struct run_shape *s = level == 0 ? &w->leaf : &w->inner;
     uint64_t number = write_rows(w, f, level == 0);
     struct run_row up = {
-        .start = f->start.values[0] << s.start_shift,
-        .seq = f->seq.values[0],
+        .start = f->columns[START].values[0] << s->start_shift,
+        .seq = f->columns[SEQ].values[0],
         .place = number,
     };
 
     if (level == 0) {
-        write_beside(w, (size_t)f->count * s.beside);
+        write_beside(w, (size_t)f->count * s->beside);
     }
     f->count = 0;
     f->written++;
@@ -266,67 +327,41 @@ static uint64_t close_page(struct run_writer *w, unsigned level, bool tell)
     return number;
 }
 
-/* Did the row that was just added make the page too large? */
-static bool too_large(const struct filling *f, struct run_shape s)
-{
-    return (size_t)f->count * row_size(f, s) > RUN_PAGE_ROOM ||
-           f->count * s.beside > RUN_SUM_PAGES_MAX * RUN_SUMS_A_PAGE;
-}
-
 static bool has_level(struct run_writer *w, unsigned level)
 {
     if (level > RUN_DEPTH_MAX) {
         fail(w, TT_EINVAL, 0, "the index is too large");
     } else if (!w->levels[level]) {
-        w->levels[level] = malloc(sizeof(struct filling));
+        w->levels[level] = calloc(1, sizeof(struct filling));
         if (!w->levels[level]) {
             fail(w, TT_ENOMEM, ENOMEM, "out of memory");
-        } else {
-            w->levels[level]->count = 0;
-            w->levels[level]->written = 0;
         }
     }
     return !w->failed;
 }
 
-static void put_row(struct filling *f, struct run_shape s,
-                    const struct run_row *row)
-{
-    unsigned i = f->count++;
-
-    widen(&f->start, i, row->start >> s.start_shift);
-    widen(&f->seq, i, row->seq);
-    widen(&f->place, i, row->place >> s.place_shift);
-    f->cells[i] = row->cell;
-    f->sums[i] = row->sum;
-}
-
 static void add_row(struct run_writer *w, unsigned level,
                     const struct run_row *row)
 {
-    struct run_shape s = tt_run_shape(w->lane, level == 0);
-    struct column start, seq, place;
+    const struct run_shape *s = level == 0 ? &w->leaf : &w->inner;
+    const uint64_t values[COLUMNS] = { row->start >> s->start_shift, row->seq,
+                                       row->place >> s->place_shift };
     struct filling *f;
 
     if (w->failed || !has_level(w, level)) {
         return;
     }
     f = w->levels[level];
-    start.least = f->start.least, start.most = f->start.most;
-    seq.least = f->seq.least, seq.most = f->seq.most;
-    place.least = f->place.least, place.most = f->place.most;
-    if (f->count < RUN_ROWS_MAX) {
-        put_row(f, s, row);
-        if (!too_large(f, s)) {
-            return;
-        }
-        f->count--;
-        f->start.least = start.least, f->start.most = start.most;
-        f->seq.least = seq.least, f->seq.most = seq.most;
-        f->place.least = place.least, f->place.most = place.most;
+    if (!make_room(f, s, values)) {
+        close_page(w, level, true);
+        make_room(f, s, values);
     }
-    close_page(w, level, true);
-    put_row(f, s, row);
+    f->columns[START].values[f->count] = values[START];
+    f->columns[SEQ].values[f->count] = values[SEQ];
+    f->columns[PLACE].values[f->count] = values[PLACE];
+    f->cells[f->count] = row->cell;
+    f->sums[f->count] = row->sum;
+    f->count++;
 }
 
 static void end_lane(struct run_writer *w)
@@ -366,6 +401,8 @@ void tt_run_writer_lane(struct run_writer *w, unsigned lane_id)
     }
     w->in_lane = true;
     w->lane = lane_id;
+    w->leaf = tt_run_shape(lane_id, true);
+    w->inner = tt_run_shape(lane_id, false);
     w->lane_entries = 0;
     w->head.lanes[w->lane_count].first_page = tt_put64(w->next_page);
     for (unsigned i = 0; i <= RUN_DEPTH_MAX; i++) {
@@ -379,7 +416,7 @@ void tt_run_writer_lane(struct run_writer *w, unsigned lane_id)
 void tt_run_writer_add(struct run_writer *w, const struct run_row *row,
                        const tt_le64 *sums)
 {
-    unsigned beside = tt_run_shape(w->lane, true).beside;
+    unsigned beside = w->leaf.beside;
 
     add_row(w, 0, row);
     if (beside && !w->failed) {
