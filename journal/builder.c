@@ -28,7 +28,9 @@
 #include "skip.h"
 
 #define HEADER sizeof(struct tt_frame_header)
-#define FRAMES_A_POINT 8u      /* of so many frames the time is stored once */
+/* Of so many frames the time is stored once; of twice as many if it takes a
+ * read to know with which record a frame begins. */
+#define FRAMES_A_POINT 8u
 #define RECORDS_MAX (1u << 20) /* in a segment whose frames are looked for */
 
 /* Where a record's bytes are, to find out where frames begin */
@@ -222,7 +224,7 @@ static int add_points(struct tt_builder *b)
             uint64_t begin =
                 (end + head->alignment - 1) & ~(uint64_t)(head->alignment - 1);
 
-            if (++b->frames >= FRAMES_A_POINT &&
+            if (++b->frames >= (i == before + 1 ? 1 : 2) * FRAMES_A_POINT &&
                 !add_point(b, head->offset + begin, head->first_seq + before,
                            head->first_seq + i, s->time)) {
                 return no_memory(b->err);
