@@ -922,15 +922,16 @@ static int left_behind(struct scanner *s)
         }
     }
     for (unsigned i = 1; i <= 2 && !scan->empty; i++) {
+        uint64_t at = tt_segment_offset(s->super, last->segment + i);
         struct tt_frame f;
-        int ret =
-            frame_at(s, tt_segment_offset(s->super, last->segment + i), &f);
+        int ret = frame_at(s, at, &f);
 
         if (ret < 0) {
             return ret;
         }
+        /* what lies before the end is known, and part of what is damaged */
         if (ret > 0 && (f.session > scan->max_session ||
-                        (f.session == last->session &&
+                        (at >= scan->end_offset && f.session == last->session &&
                          f.session_nonce == last->session_nonce &&
                          f.first_seq <= scan->last_seq))) {
             return 1;

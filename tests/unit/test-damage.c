@@ -389,6 +389,45 @@ START_TEST(history_that_ends_damaged)
 }
 END_TEST
 
+/*
+ * Of the last segment only heads are left, and what comes before it is
+ * destroyed: so its first frame is of no use, but it was there when the journal
+ * was read, and is no news afterwards.
+ */
+START_TEST(history_that_ends_damaged_is_not_replaced)
+{
+    struct tt_history *h = tt_history_new();
+    struct sim_node *n;
+    struct tt_source src;
+    bool grown = true;
+    struct unit u;
+
+    unit_begin(&u, 9);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_step_clock(&u, -3600);
+    unit_write(&u, 1024, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_write(&u, 1536, 4096);
+    for (n = u.sw.tip; n->parent->offset >= TT_SEGMENT_MIN; n = n->parent) {
+        simdisk_destroy(&u.sw.journal, n->offset + n->length - 512, 512);
+    }
+    ck_assert_uint_eq(n->offset, TT_SEGMENTS_OFFSET + TT_SEGMENT_MIN);
+    simdisk_destroy(&u.sw.journal, n->offset + n->length - 512, 512);
+    destroy(&u, n->parent, HEADER);
+    src = sw_quiet_source(&u.sw);
+    ck_assert_int_eq(tt_history_load(h, &src, NULL), 0);
+    ck_assert(tt_history_end(h)->damaged_end);
+    ck_assert_uint_eq(tt_history_end(h)->last.offset,
+                      n->parent->parent->offset);
+    ck_assert_uint_ge(tt_history_end(h)->last_seq, n->first_seq);
+    ck_assert_int_eq(tt_history_refresh(h, &src, &grown, NULL), 0);
+    ck_assert(!grown);
+    tt_history_free(h);
+    unit_end(&u);
+}
+END_TEST
+
 START_TEST(damage_that_heals)
 {
     struct unit_scan s;
@@ -719,6 +758,7 @@ int main(void)
                                   &stale_frame_before_a_rotten_segment,
                                   &torn_frame_tells_of_a_later_session,
                                   &history_that_ends_damaged,
+                                  &history_that_ends_damaged_is_not_replaced,
                                   &damage_that_heals,
                                   &torn_frame_before_a_rotten_segment,
                                   &stale_frames_behind_a_rotten_end,
