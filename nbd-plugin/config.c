@@ -573,6 +573,20 @@ int config_complete(struct serving *all)
     return add_early() < 0 ? -1 : add_settings(all);
 }
 
+/* As if nothing had been given: the plugin may be set up anew. */
+static void forget_settings(void)
+{
+    if (settings) {
+        g_ptr_array_unref(settings);
+    }
+    free(journal_index);
+    free(tz);
+    free(early_disk);
+    free(early_name);
+    settings = NULL;
+    journal_index = tz = early_disk = early_name = NULL;
+}
+
 void config_free(struct serving *all)
 {
     state_clear(&all->single_state);
@@ -587,11 +601,6 @@ void config_free(struct serving *all)
     free(all->single);
     free(all->single_time);
     g_free(all->single_name);
-    if (settings) {
-        g_ptr_array_unref(settings);
-    }
-    free(journal_index);
-    free(tz);
-    free(early_disk);
-    free(early_name);
+    *all = (struct serving){ 0 };
+    forget_settings();
 }

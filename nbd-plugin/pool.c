@@ -184,6 +184,7 @@ static void *serve(void *unused)
 void pool_start(void)
 {
     pool.queue = g_queue_new();
+    pool.end = false;
     while (pool.count < THREADS &&
            pthread_create(&pool.threads[pool.count], NULL, serve, NULL) == 0) {
         pool.count++;

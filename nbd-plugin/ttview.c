@@ -261,6 +261,7 @@ static int ttview_after_fork(void)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&follower.cond, &attr);
     pthread_condattr_destroy(&attr);
+    follower.end = false;
     ret = pthread_create(&follower.thread, NULL, follow, NULL);
     if (ret) {
         nbdkit_error("cannot start a thread: %s", strerror(ret));

@@ -34,57 +34,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 /* ---- is it one of ours? ------------------------------------------------ */
 
-static bool same_at(const struct fuzz_image *a, const struct fuzz_image *b,
-                    size_t at, size_t length)
-{
-    return at <= a->size && length <= a->size - at && at <= b->size &&
-           length <= b->size - at &&
-           !memcmp(a->bytes + at, b->bytes + at, length);
-}
-
-/*
- * May what is at @at pass for a header?  Said here anew, for the library is
- * what is tested.
- */
-static bool may_pass(const struct fuzz_image *image, size_t at,
-                     const struct tt_super *super)
-{
-    struct tt_frame_header h;
-
-    memcpy(&h, image->bytes + at, HEADER);
-    return !memcmp(h.magic, TT_FRAME_MAGIC, TT_MAGIC_SIZE) &&
-           !memcmp(h.uuid, super->uuid, TT_UUID_SIZE) &&
-           tt_get64(h.salt) == super->salt && tt_get64(h.offset) == at &&
-           tt_get64(h.header_checksum) ==
-               tt_checksum(&h,
-                           offsetof(struct tt_frame_header, header_checksum));
-}
-
-/* Is each header that passes for one as @base has it? */
-static bool is_honest(const struct fuzz_image *image,
-                      const struct tt_super *super,
-                      const struct fuzz_base *base)
-{
-    const size_t step = TT_ALIGNMENT_MIN;
-
-    if (memcmp(super, &base->sw.super, sizeof(*super))) {
-        return false;
-    }
-    for (size_t at = TT_SEGMENTS_OFFSET; at + HEADER <= image->size;
-         at += step) {
-        if (may_pass(image, at, super) &&
-            !same_at(image, &base->image, at, HEADER)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static const struct fuzz_base *truth_of(const struct fuzz_image *image,
                                         const struct tt_super *super)
 {
     for (unsigned i = 0; i < FUZZ_BASES; i++) {
-        if (is_honest(image, super, &bases[i])) {
+        if (fuzz_is_honest(image, super, &bases[i])) {
             return &bases[i];
         }
     }
@@ -277,7 +231,7 @@ static void check_history(struct fuzz_image *image,
         v.whole = !found.harmful;
         fuzz_check_views(&v);
         if (truth && image->size == truth->image.size &&
-            same_at(image, &truth->image, 0, image->size)) {
+            fuzz_same_at(image, &truth->image, 0, image->size)) {
             FUZZ_CHECK(!found.harmful);
             FUZZ_CHECK(end.last_seq == truth->sw.tip->last_seq);
         }

@@ -11,6 +11,7 @@
 
 #include "footers.h"
 #include "indexes.h"
+#include "media.h"
 
 static const char *directory;
 
@@ -128,6 +129,217 @@ static void times(void)
     }
 }
 
+/* ---- views: see media.h --------------------------------------------------- */
+
+#define HEAD(kind, form, index, flags, at) kind, form, index, flags, at
+#define AT(offset) 0, (offset)&0xff, (offset) >> 8 & 0xff, (offset) >> 16
+#define FRAME(n, offset) 1, n, (offset)&0xff, (offset) >> 8
+#define INDEX(file, offset) 2 + (file), (offset)&0xff, (offset) >> 8, 0
+#define ALL(slot) slot, 0, 0, 0, 0xff, 0xff, 0xff /* nearly */
+#define SEQ(slot, n) STEP_OPEN, slot, 1, n
+#define NAMED(slot, text) STEP_OPEN, slot, 7, text
+
+/* clang-format off: a line is a step */
+static const uint8_t nothing[] = {
+    HEAD(FUZZ_PLAIN, FORM_JOURNAL, INDEX_NONE, FLAG_DISK, 0),
+};
+
+static const uint8_t payload[] = {
+    HEAD(FUZZ_LONG, FORM_JOURNAL, INDEX_NONE, 0, 0),
+    STEP_BYTES,
+    FRAME(9, 600),
+    3,
+    'x',
+    'y',
+    'z',
+    'x',
+    SEQ(0, 40),
+    STEP_WALK,
+    0,
+    3,
+};
+
+static const uint8_t destroyed[] = {
+    HEAD(FUZZ_LONG, FORM_FOLDER, INDEX_DAMAGED, FLAG_THREADS, 0),
+    STEP_FILL,
+    FRAME(20, 0),
+    0,
+    2,
+    0,
+    STEP_OPEN,
+    0,
+    2,
+    10,
+    30,
+    STEP_EXTENTS,
+    ALL(0),
+    0,
+    STEP_CACHE,
+    ALL(0),
+};
+
+static const uint8_t cut_index[] = {
+    HEAD(FUZZ_GAPS, FORM_JOURNAL, INDEX_WHOLE, FLAG_DISK, 0),
+    STEP_CUT,
+    INDEX(1, 5000),
+    STEP_LIST,
+    STEP_OPEN,
+    1,
+    6,
+    2,
+};
+
+static const uint8_t rotten_run[] = {
+    HEAD(FUZZ_LONG, FORM_MACHINE, INDEX_FOLDER, FLAG_DISK, 0),
+    SEQ(0, 50),
+    STEP_NUMBER,
+    INDEX(1, 4200),
+    2,
+    2,
+    7,
+    STEP_WALK,
+    0,
+    8,
+    STEP_OPEN,
+    2,
+    0x80,
+    STEP_WALK,
+    2,
+    8,
+    STEP_FOLLOW,
+};
+
+static const uint8_t forged[] = {
+    HEAD(FUZZ_FORK, FORM_JOURNAL, INDEX_NONE, 0, 0),
+    STEP_NUMBER,
+    FRAME(5, 200),
+    3,
+    0,
+    64,
+    STEP_RESEAL,
+    1,
+    STEP_SWAP,
+    FRAME(7, 0),
+    FRAME(8, 0),
+    0,
+    2,
+    STEP_RESEAL,
+    0,
+};
+
+static const uint8_t grows[] = {
+    HEAD(FUZZ_OPEN, FORM_JOURNAL, INDEX_NONE, FLAG_THREADS | FLAG_DISK, 0),
+    STEP_HOLD,
+    FRAME(8, 0),
+    NAMED(0, 6),
+    'l',
+    'a',
+    't',
+    'e',
+    's',
+    't',
+    STEP_GROW,
+    STEP_OPEN,
+    1,
+    0,
+    STEP_WALK,
+    0,
+    7,
+    STEP_WALK,
+    1,
+    7,
+    STEP_REPLACE,
+    STEP_OPEN,
+    2,
+    3,
+    STEP_WALK,
+    2,
+    1,
+    STEP_CLOSE,
+    0,
+};
+
+static const uint8_t one_moment[] = {
+    HEAD(FUZZ_LONG, FORM_SINGLE, INDEX_WHOLE, FLAG_COLD, 8),
+    'm',
+    'a',
+    'r',
+    'k',
+    ':',
+    'o',
+    'n',
+    'e',
+    STEP_OPEN,
+    0,
+    4,
+    STEP_OTHER,
+    FRAME(30, 0),
+    0,
+    8,
+    FUZZ_FORK,
+    STEP_READ,
+    0,
+    1,
+    0,
+    0,
+    0,
+    16,
+    0,
+    STEP_REPAIR,
+    STEP_WALK,
+    0,
+    127,
+};
+
+static const uint8_t in_parts[] = {
+    HEAD(FUZZ_WIDE, FORM_JOURNAL, INDEX_NONE, FLAG_COLD | FLAG_THREADS, 0),
+    STEP_COPY,
+    AT(4096),
+    AT(9000),
+    0,
+    2,
+    STEP_OPEN,
+    0,
+    5,
+    6,
+    'j',
+    '@',
+    '@',
+    '1',
+    '.',
+    '5',
+    SEQ(1, 30),
+    STEP_CACHE,
+    ALL(1),
+    STEP_WALK,
+    1,
+    100,
+    STEP_READ,
+    ALL(1),
+};
+/* clang-format on */
+
+static void views(void)
+{
+#define VIEW(name)                                                             \
+    {                                                                          \
+#name, name, sizeof(name)                                              \
+    }
+    static const struct {
+        const char *name;
+        const uint8_t *bytes;
+        size_t size;
+    } seeds[] = {
+        VIEW(nothing),   VIEW(payload),    VIEW(destroyed),
+        VIEW(cut_index), VIEW(forged),     VIEW(rotten_run),
+        VIEW(grows),     VIEW(one_moment), VIEW(in_parts),
+    };
+
+    for (size_t i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++) {
+        keep("view", seeds[i].name, seeds[i].bytes, seeds[i].size);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -140,5 +352,6 @@ int main(int argc, char **argv)
     indexes(FUZZ_LONG);
     indexes(FUZZ_FORK);
     times();
+    views();
     return 0;
 }

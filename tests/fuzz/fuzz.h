@@ -65,6 +65,8 @@ enum fuzz_kind {
     FUZZ_GAPS,  /* of which some writes are not recorded */
     FUZZ_FORK,  /* begins as FUZZ_LONG does, and goes on with other bytes */
     FUZZ_BASES,
+    FUZZ_WIDE = FUZZ_BASES, /* of a disk that is worth reading in parts; it */
+    FUZZ_ALL_BASES,         /* is too long for an input */
 };
 
 struct fuzz_base {
@@ -78,6 +80,16 @@ void fuzz_base_make(struct fuzz_base *b, enum fuzz_kind kind);
 void fuzz_base_clear(struct fuzz_base *b);
 /* The disk after the records up to @seq. */
 const struct sim_state *fuzz_truth(const struct fuzz_base *b, uint64_t seq);
+
+/* Does @a have the same bytes there as @b? */
+bool fuzz_same_at(const struct fuzz_image *a, const struct fuzz_image *b,
+                  size_t at, size_t length);
+/*
+ * Was no checksum made to fit: is each header that passes for one in a journal
+ * with @super as @base has it?
+ */
+bool fuzz_is_honest(const struct fuzz_image *image,
+                    const struct tt_super *super, const struct fuzz_base *base);
 
 /* ---- mutations --------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #include "fuzz.h"
 
 #define DISK (4 * TT_GRID)
+#define WIDE_DISK (16 * TT_GRID)
 
 static void done(struct fuzz_base *b, int ret)
 {
@@ -35,7 +36,8 @@ static void write_some(struct fuzz_base *b, uint64_t offset, uint64_t length)
  */
 static void change(struct fuzz_base *b)
 {
-    uint64_t block = TT_GRID * sim_random(&b->world, DISK / TT_GRID);
+    const uint64_t blocks = b->sw.w.disk_size / TT_GRID;
+    uint64_t block = TT_GRID * sim_random(&b->world, blocks);
     uint64_t at = block + TT_SECTOR * sim_random(&b->world, 7);
     uint64_t length = TT_SECTOR * (1 + sim_random(&b->world, 2));
 
@@ -154,27 +156,44 @@ static void record_gaps(struct fuzz_base *b)
     close_clean(b);
 }
 
+/* All of a disk is touched, then some of it twice. */
+static void record_wide(struct fuzz_base *b)
+{
+    for (uint64_t at = 0; at < WIDE_DISK; at += TT_GRID) {
+        write_some(b, at, TT_SECTOR);
+    }
+    done(b, sw_flush(&b->sw));
+    done(b, sw_mark(&b->sw, "wide"));
+    changes(b, 12);
+    done(b, sw_resize(&b->sw, WIDE_DISK - TT_GRID));
+    changes(b, 4);
+    close_clean(b);
+}
+
 void fuzz_base_make(struct fuzz_base *b, enum fuzz_kind kind)
 {
-    static void (*const record[FUZZ_BASES])(struct fuzz_base *) = {
+    static void (*const record[FUZZ_ALL_BASES])(struct fuzz_base *) = {
         [FUZZ_PLAIN] = record_plain, [FUZZ_LONG] = record_long,
         [FUZZ_OPEN] = record_open,   [FUZZ_GAPS] = record_gaps,
-        [FUZZ_FORK] = record_fork,
+        [FUZZ_FORK] = record_fork,   [FUZZ_WIDE] = record_wide,
     };
-    uint8_t disk[DISK];
+    const size_t size = kind == FUZZ_WIDE ? WIDE_DISK : DISK;
+    uint8_t disk[WIDE_DISK];
 
     *b = (struct fuzz_base){ .letter = 'a' };
     sim_world_init(&b->world, kind == FUZZ_FORK ? FUZZ_LONG : kind);
-    for (size_t i = 0; i < sizeof(disk); i++) {
+    for (size_t i = 0; i < size; i++) {
         disk[i] = (uint8_t)('A' + sim_random(&b->world, 4));
     }
-    sw_init(&b->sw, &b->world, disk, sizeof(disk), TT_ALIGNMENT_MIN);
+    sw_init(&b->sw, &b->world, disk, size, TT_ALIGNMENT_MIN);
     done(b, sw_open(&b->sw));
     record[kind](b);
     b->image.size = b->sw.journal.size;
     b->image.bytes = fuzz_alloc(b->image.size);
     memcpy(b->image.bytes, b->sw.journal.cache, b->image.size);
 }
+
+/* ---- what comes of them ------------------------------------------------ */
 
 void fuzz_base_clear(struct fuzz_base *b)
 {
@@ -186,4 +205,48 @@ void fuzz_base_clear(struct fuzz_base *b)
 const struct sim_state *fuzz_truth(const struct fuzz_base *b, uint64_t seq)
 {
     return sim_node_state(&b->sw.model, b->sw.tip, seq);
+}
+
+bool fuzz_same_at(const struct fuzz_image *a, const struct fuzz_image *b,
+                  size_t at, size_t length)
+{
+    return at <= a->size && length <= a->size - at && at <= b->size &&
+           length <= b->size - at &&
+           !memcmp(a->bytes + at, b->bytes + at, length);
+}
+
+/*
+ * May what is at @at pass for a header?  Said here anew, for the library is
+ * what is tested.
+ */
+static bool may_pass(const struct fuzz_image *image, size_t at,
+                     const struct tt_super *super)
+{
+    struct tt_frame_header h;
+
+    memcpy(&h, image->bytes + at, sizeof(h));
+    return !memcmp(h.magic, TT_FRAME_MAGIC, TT_MAGIC_SIZE) &&
+           !memcmp(h.uuid, super->uuid, TT_UUID_SIZE) &&
+           tt_get64(h.salt) == super->salt && tt_get64(h.offset) == at &&
+           tt_get64(h.header_checksum) ==
+               tt_checksum(&h,
+                           offsetof(struct tt_frame_header, header_checksum));
+}
+
+bool fuzz_is_honest(const struct fuzz_image *image,
+                    const struct tt_super *super, const struct fuzz_base *base)
+{
+    const size_t header = sizeof(struct tt_frame_header);
+
+    if (memcmp(super, &base->sw.super, sizeof(*super))) {
+        return false;
+    }
+    for (size_t at = TT_SEGMENTS_OFFSET; at + header <= image->size;
+         at += TT_ALIGNMENT_MIN) {
+        if (may_pass(image, at, super) &&
+            !fuzz_same_at(image, &base->image, at, header)) {
+            return false;
+        }
+    }
+    return true;
 }
