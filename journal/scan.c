@@ -235,7 +235,8 @@ static int accept(struct scanner *s, const struct tt_frame *f)
 /*
  * Is the frame at @offset the next of history?  1 and *f if so.  A frame that
  * is already known to be durable need not be whole: its payload is checked by
- * whoever reads it.
+ * whoever reads it.  But all of it must be there: the next look takes one that
+ * ends behind the journal's end for cut off since.
  */
 static int try_next(struct scanner *s, uint64_t offset, bool must_be_whole,
                     struct tt_frame *f)
@@ -252,7 +253,7 @@ static int try_next(struct scanner *s, uint64_t offset, bool must_be_whole,
     if (must_be_whole || tt_frame_last_seq(f) > s->vouched) {
         return payload_whole(s, f, s->head + HEADER);
     }
-    return 1;
+    return tt_frame_end(f) <= s->src->size;
 }
 
 /* Does the frame at the start of the segment after @end follow? */
@@ -658,7 +659,7 @@ static int accept_unwhole(struct scanner *s, const struct zone *z,
         int ret = frame_at(s, places[i], &f);
 
         if (ret > 0 && tt_frame_last_seq(&f) <= durable &&
-            !is_stale(s, z, &f) &&
+            tt_frame_end(&f) <= s->src->size && !is_stale(s, z, &f) &&
             tt_frame_links(s->scan->empty ? NULL : &s->scan->last, &f)) {
             ret = accept(s, &f);
             return ret ? ret : 1;

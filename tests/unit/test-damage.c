@@ -428,6 +428,40 @@ START_TEST(history_that_ends_damaged_is_not_replaced)
 }
 END_TEST
 
+/* Nor is a frame that is cut off, of which a forged one says it is durable. */
+START_TEST(frame_cut_off_is_not_replaced)
+{
+    struct tt_history *h = tt_history_new();
+    struct tt_frame_header f;
+    struct tt_source src;
+    uint8_t *frame;
+    bool grown = true;
+    struct unit u;
+
+    unit_begin(&u, 10);
+    unit_write(&u, 0, 4096);
+    unit_write(&u, 8192, 4096);
+    /* its payload holds what passes for the frame behind it */
+    frame = u.sw.journal.cache + u.sw.tip->offset;
+    memcpy(frame + 1024, frame, 512);
+    memcpy(&f, frame, sizeof(f));
+    f.offset = tt_put64(u.sw.tip->offset + 1024);
+    f.first_seq = tt_put64(u.sw.tip->last_seq + 1);
+    f.durable_seq = tt_put64(u.sw.tip->last_seq);
+    f.header_checksum = tt_put64(
+        tt_checksum(&f, offsetof(struct tt_frame_header, header_checksum)));
+    memcpy(frame + 1024, &f, sizeof(f));
+    u.sw.journal.size = u.sw.tip->offset + 2048;
+    src = sw_quiet_source(&u.sw);
+    ck_assert_int_eq(tt_history_load(h, &src, NULL), 0);
+    ck_assert_uint_eq(tt_history_end(h)->last_seq, u.sw.tip->last_seq);
+    ck_assert_int_eq(tt_history_refresh(h, &src, &grown, NULL), 0);
+    ck_assert(!grown);
+    tt_history_free(h);
+    unit_end(&u);
+}
+END_TEST
+
 START_TEST(damage_that_heals)
 {
     struct unit_scan s;
@@ -759,6 +793,7 @@ int main(void)
                                   &torn_frame_tells_of_a_later_session,
                                   &history_that_ends_damaged,
                                   &history_that_ends_damaged_is_not_replaced,
+                                  &frame_cut_off_is_not_replaced,
                                   &damage_that_heals,
                                   &torn_frame_before_a_rotten_segment,
                                   &stale_frames_behind_a_rotten_end,
