@@ -299,10 +299,11 @@ static int attach_nbd(struct view *v, const char *socket, bool read_only)
 {
     g_autofree char *device = free_nbd_device();
     g_autofree char *output = NULL;
-    const char *argv[] = {
-        "nbd-client", "-unix", socket, device, read_only ? "-readonly" : NULL,
-        NULL
-    };
+    /* by netlink it attaches nothing that somebody has open, as we have */
+    const char *argv[] = { "nbd-client", "-nonetlink",
+                           "-unix",      socket,
+                           device,       read_only ? "-readonly" : NULL,
+                           NULL };
     int status;
 
     if (device == NULL) {
