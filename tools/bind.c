@@ -17,10 +17,10 @@
 
 #include "view.h"
 
-static gchar *opt_disk, *opt_tz, *opt_via, *opt_volume;
+static gchar *opt_disk, *opt_tz, *opt_via, *opt_volume, *opt_key_file;
 static gchar **opt_with;
 static gint opt_partition;
-static gboolean opt_no_replay, opt_isolated;
+static gboolean opt_no_replay, opt_isolated, opt_ask_key;
 
 const GOptionEntry view_options[] = {
     { "disk", 'd', 0, G_OPTION_ARG_STRING, &opt_disk,
@@ -36,10 +36,16 @@ const GOptionEntry view_options[] = {
       "structures",
       NULL },
     { "volume", 0, 0, G_OPTION_ARG_STRING, &opt_volume,
-      "This volume of LVM (VG/LV) or RAID (md127), by libguestfs", "NAME" },
+      "This volume of LVM (VG/LV) or RAID (md/UUID), by libguestfs", "NAME" },
     { "with", 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_with,
       "Another disk of the same machine, for volumes across disks",
       "JOURNAL[@TIME]" },
+    { "key-file", 0, 0, G_OPTION_ARG_FILENAME, &opt_key_file,
+      "It is encrypted, and the first line of this file is the passphrase; -: "
+      "of standard input",
+      "FILE" },
+    { "ask-key", 0, 0, G_OPTION_ARG_NONE, &opt_ask_key,
+      "It is encrypted: ask for the passphrase at the terminal", NULL },
     { "via", 0, 0, G_OPTION_ARG_STRING, &opt_via,
       "How to make a block device of it", "nbdfuse|nbd" },
     { "tz", 0, 0, G_OPTION_ARG_STRING, &opt_tz, "Zone of times that have none",
@@ -47,9 +53,20 @@ const GOptionEntry view_options[] = {
     { NULL },
 };
 
+static bool has_key(void)
+{
+    return opt_key_file != NULL || opt_ask_key;
+}
+
+/* What only libguestfs can do. */
+static bool in_guest(void)
+{
+    return opt_isolated || opt_volume != NULL || opt_with != NULL || has_key();
+}
+
 static int check_options(void)
 {
-    bool guest = opt_isolated || opt_volume != NULL || opt_with != NULL;
+    bool guest = in_guest();
 
     if (opt_partition < 0 || opt_partition > 1024) {
         return tool_fail(EXIT_USAGE, "--partition: %d is none", opt_partition);
@@ -62,7 +79,10 @@ static int check_options(void)
     if (opt_via != NULL && guest) {
         return tool_fail(EXIT_USAGE, "--via: libguestfs takes no block device");
     }
-    if (opt_volume != NULL && opt_partition > 0) {
+    if (opt_key_file != NULL && opt_ask_key) {
+        return tool_fail(EXIT_USAGE, "--key-file and --ask-key: which one?");
+    }
+    if (opt_volume != NULL && opt_partition > 0 && !has_key()) {
         return tool_fail(EXIT_USAGE, "--volume and --partition: a volume is "
                                      "looked for in all partitions");
     }
@@ -201,7 +221,8 @@ int view_request(struct view_request *req, const char *journal,
         .n_disks = 1,
         .partition = (unsigned)opt_partition,
         .no_replay = opt_no_replay,
-        .isolated = opt_isolated || opt_volume != NULL || opt_with != NULL,
+        .isolated = in_guest(),
+        .distrusted = opt_isolated,
         .volume = opt_volume,
         .via = opt_via,
     };
@@ -218,6 +239,9 @@ int view_request(struct view_request *req, const char *journal,
         status = bind_other(req, *with, text, zone, now);
     }
     tt_zone_close(zone);
+    if (status == EXIT_OK && has_key()) {
+        status = view_read_key(opt_key_file, &req->key);
+    }
     if (status != EXIT_OK) {
         view_request_clear(req);
     }
@@ -230,5 +254,9 @@ void view_request_clear(struct view_request *req)
         g_free(req->disks[i].journal);
     }
     g_free(req->when);
+    if (req->key != NULL) {
+        explicit_bzero(req->key, strlen(req->key));
+        g_free(req->key);
+    }
     *req = (struct view_request){ 0 };
 }

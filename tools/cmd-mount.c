@@ -77,6 +77,11 @@ static int run(const struct tool_command *command, int argc, char **argv)
         process_catch_signals();
         status = view_request(&req, path, text);
     }
+    if (status == EXIT_OK && opt_list && req.key != NULL) {
+        view_request_clear(&req);
+        status = tool_fail(EXIT_USAGE, "--list: opens nothing, and takes no "
+                                       "key");
+    }
     if (status == EXIT_OK) {
         status = opt_list ? list_view(&req, path, opt_json)
                           : mount_moment(&req, path, argv[2]);

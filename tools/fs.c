@@ -68,47 +68,86 @@ static const struct fs_kind *find_kind(const char *type)
 /* ---- what it is --------------------------------------------------------- */
 
 #define GUEST_LISTS                                                            \
-    "`ttjournal mount --list --isolated` lists what it "                       \
-    "holds, --volume mounts one of that"
+    "with libguestfs, `ttjournal mount --list --isolated` lists what it "      \
+    "holds, --volume mounts one of that, and --with names other disks of it"
 
-const char *fs_offer(const char *type)
+/* What it is a part of, or @otherwise. */
+static char *whole(const struct probe *p, const char *otherwise)
 {
-    if (type == NULL) {
+    return p->part.set ? member_describe(&p->part, p->type)
+                       : g_strdup(otherwise);
+}
+
+char *fs_offer(const struct probe *p)
+{
+    g_autofree char *of = NULL;
+
+    if (p->type == NULL) {
         return NULL;
     }
-    if (strcmp(type, "LVM2_member") == 0 || strcmp(type, "LVM1_member") == 0) {
-        return "a part of an LVM volume group, which is not activated here: "
-               "with libguestfs, " GUEST_LISTS;
+    if (strcmp(p->type, "LVM2_member") == 0 ||
+        strcmp(p->type, "LVM1_member") == 0) {
+        of = whole(p, "an LVM volume group");
+        return g_strdup_printf(
+            "a part of %s, which is not activated here: " GUEST_LISTS, of);
     }
-    if (g_str_has_suffix(type, "raid_member") || strcmp(type, "ddf") == 0) {
-        return "a member of a RAID (md), which is not assembled here: with "
-               "libguestfs, " GUEST_LISTS;
+    if (strcmp(p->type, "zfs_member") == 0) {
+        of = whole(p, "a ZFS pool");
+        return g_strdup_printf("a member of %s, which is not imported here, "
+                               "nor by libguestfs, which has no ZFS",
+                               of);
     }
-    if (strcmp(type, "zfs_member") == 0) {
-        return "a member of a ZFS pool, which is not imported here: serve it "
-               "with `nbdkit ttview` to a virtual machine that has ZFS, and "
-               "`zpool import -o readonly=on` it there";
+    if (g_str_has_suffix(p->type, "raid_member") ||
+        strcmp(p->type, "ddf") == 0) {
+        of = whole(p, "a RAID");
+        return g_strdup_printf(
+            "a member of %s, which is not assembled here: " GUEST_LISTS, of);
     }
-    if (strcmp(type, "crypto_LUKS") == 0 || strcmp(type, "BitLocker") == 0) {
-        return "encrypted, and is not opened here: serve it with `nbdkit "
-               "ttview` and nbdfuse, and `cryptsetup open --readonly` that";
+    if (strcmp(p->type, "crypto_LUKS") == 0 ||
+        strcmp(p->type, "BitLocker") == 0) {
+        return g_strdup("encrypted, and is not opened here: with libguestfs, "
+                        "--key-file FILE or --ask-key opens it in a virtual "
+                        "machine");
     }
-    if (strcmp(type, "swap") == 0) {
-        return "swap space, which holds no files";
+    if (strcmp(p->type, "swap") == 0) {
+        return g_strdup("swap space, which holds no files");
     }
     return NULL;
+}
+
+/* Who has ZFS can look at a pool; these are the commands, for this moment. */
+static int refuse_zfs(const struct view_request *req, const char *what,
+                      const struct probe *p)
+{
+    g_autofree char *offer = fs_offer(p);
+    g_autofree char *journal = g_shell_quote(req->disks[0].journal);
+    g_autofree char *cut =
+        req->partition ? g_strdup_printf(" partition=%u", req->partition)
+                       : g_strdup("");
+    g_autofree char *pool =
+        p->part.name ? g_shell_quote(p->part.name) : g_strdup("POOL");
+
+    return tool_fail(EXIT_NO_VIEW,
+                     "%s is %s: `nbdfuse --readonly DIR/disk [ nbdkit %sttview "
+                     "journal=%s at=seq:%" PRIu64 "%s ]`, so for each of its "
+                     "disks, then `zpool import -o readonly=on -d DIR %s`",
+                     what, offer, req->partition ? "--filter=partition " : "",
+                     journal, req->disks[0].seq, cut, pool);
 }
 
 static int refuse(const struct view_request *req, const struct probe *p)
 {
     const char *what = req->partition ? "the partition" : "the disk";
-    const char *offer = fs_offer(p->type);
+    g_autofree char *offer = fs_offer(p);
 
     if (p->ambiguous) {
         return tool_fail(EXIT_NO_VIEW,
                          "%s has signatures of more than one file system: "
                          "--isolated lets libguestfs choose",
                          what);
+    }
+    if (g_strcmp0(p->type, "zfs_member") == 0) {
+        return refuse_zfs(req, what, p);
     }
     if (p->type != NULL) {
         return tool_fail(EXIT_NO_VIEW,
@@ -308,7 +347,7 @@ static int mount_by_fuse(struct view *v, const struct fs_kind *kind,
     argv_add(argv, "%s", v->target);
     v->source = g_strdup(disk);
     if (status == EXIT_OK) {
-        status = view_start_helper(v, argv, NULL);
+        status = view_start_helper(v, argv, NULL, NULL);
     }
     return status;
 }
@@ -351,7 +390,7 @@ static int no_way(const struct view *v, const struct fs_kind *kind,
 
     return tool_fail(EXIT_NO_VIEW,
                      "%s cannot be mounted here, because %s: it takes %s"
-                     "guestmount, and %s",
+                     "guestfish, and %s",
                      v->fs_type, why, fuse, guest_missing());
 }
 

@@ -29,13 +29,21 @@ static bool has(const char *program)
     return path != NULL;
 }
 
+static const char *guestfish_missing(void)
+{
+    return has("guestfish") ? NULL
+                            : "guestfish is not installed (libguestfs; "
+                              "Debian's package is guestfish)";
+}
+
 const char *guest_missing(void)
 {
-    if (!has("guestmount")) {
-        return "guestmount is not installed (libguestfs; Debian's package is "
-               "guestmount)";
+    const char *missing = guestfish_missing();
+
+    if (missing == NULL && !can_fuse()) {
+        missing = "/dev/fuse cannot be opened";
     }
-    return can_fuse() ? NULL : "/dev/fuse cannot be opened";
+    return missing;
 }
 
 /* The disks as libguestfs' programs take them. */
@@ -62,15 +70,21 @@ static const char *cache_dir(void)
     return dir ? dir : "/var/tmp";
 }
 
-/* Whatever else it makes goes with the run directory. */
+/*
+ * Whatever else it makes goes with the run directory.  RAIDs that it finds
+ * stay read-only until somebody writes, so that none is brought level first.
+ */
 static char **environment(const struct view *v, char **ret_dir)
 {
-    char **env = g_new0(char *, 4);
+    const char *append = g_getenv("LIBGUESTFS_APPEND");
+    char **env = g_new0(char *, 5);
     char *dir = view_path(v, "tmp");
 
     env[0] = g_strdup_printf("LIBGUESTFS_TMPDIR=%s", dir);
     env[1] = g_strdup_printf("XDG_RUNTIME_DIR=%s", dir);
     env[2] = g_strdup_printf("LIBGUESTFS_CACHEDIR=%s", cache_dir());
+    env[3] = g_strdup_printf("LIBGUESTFS_APPEND=%s%smd_mod.start_ro=1",
+                             append ? append : "", append ? " " : "");
     *ret_dir = dir;
     return env;
 }
@@ -147,39 +161,136 @@ void guest_remove_litter(struct view *v)
 
 /* ---- mounting, listing -------------------------------------------------- */
 
-static char *device_name(const struct view_request *req)
+static char *volume_name(const struct view_request *req)
 {
-    if (req->volume == NULL) {
-        return g_strdup("/dev/sda");
-    }
     return req->volume[0] == '/' ? g_strdup(req->volume)
                                  : g_strdup_printf("/dev/%s", req->volume);
 }
 
-static int start_guestmount(struct view *v, const struct view_request *req,
-                            const char *const *env)
+/* With a key, a volume of a partition is one of LVM behind the key. */
+static bool volume_inside(const struct view_request *req)
 {
-    static const char *const safe[] = { "ro", "nosuid", "nodev", "noexec" };
+    return req->volume != NULL && req->partition > 0;
+}
+
+/* What is mounted, or opened with the key. */
+static char *device_name(const struct view_request *req)
+{
+    return req->volume == NULL || volume_inside(req) ? g_strdup("/dev/sda")
+                                                     : volume_name(req);
+}
+
+/* A command of guestfish's; its first word begins with the separator. */
+static void add_command(GPtrArray *argv, const char *const *words)
+{
+    argv_add(argv, ":");
+    for (const char *const *word = words; *word != NULL; word++) {
+        argv_add(argv, "%s", *word);
+    }
+}
+
+/*
+ * Makes RAIDs ready, in the virtual machine.  What lacks members and was not
+ * started is, if it can do without them.  None is brought level: with the
+ * first write, a file system's replay, the kernel would copy one member over
+ * another, all of it, into the overlay.  And each gets a name that is known
+ * without looking there, since the numbers depend on who comes first.
+ */
+#define EACH_RAID                                                              \
+    "for d in /sys/block/md*/md; do\n"                                         \
+    "[ -e $d ] || continue\n"                                                  \
+    "m=${d%/md} m=/dev/${m##*/}\n"                                             \
+    "u=$(mdadm --detail --export $m | sed -n s/^MD_UUID=//p | tr -d :)\n"      \
+    "u=$(echo $u | sed -E "                                                    \
+    "\"s/^(.{8})(.{4})(.{4})(.{4})/\\1-\\2-\\3-\\4-/\")\n"
+
+/* clang-format off */
+static const char make_ready[] = EACH_RAID
+    "if [ \"$(cat $d/array_state)\" = inactive ]; then\n"
+    "  mdadm --run $m >/dev/null 2>&1 && lvm vgchange -aay >/dev/null\n"
+    "fi\n"
+    "[ ! -e $d/sync_action ] || echo frozen >$d/sync_action || exit 1\n"
+    "mkdir -p /dev/md && ln -sfn $m /dev/md/$u || exit 1\n"
+    "done";
+
+/* A line for each: what it is called, what it is, and what there is of it. */
+static const char tell[] = EACH_RAID
+    "set -- $d/dev-*\n"
+    "e=$(mdadm --examine --export /dev/${1##*/dev-})\n"
+    "l=$(echo \"$e\" | sed -n s/^MD_LEVEL=//p)\n"
+    "n=$(echo \"$e\" | sed -n s/^MD_DEVICES=//p)\n"
+    "echo \"/dev/md/$u: $l on $# of $n disks, $(cat $d/array_state)\"\n"
+    "done";
+/* clang-format on */
+
+static void add_shell(GPtrArray *argv, const char *script)
+{
+    const char *words[] = { "debug", "sh", script, NULL };
+
+    add_command(argv, words);
+}
+
+static void add_mount(GPtrArray *argv, const struct view *v,
+                      const struct view_request *req, const char *device)
+{
+    g_autofree char *options =
+        g_strdup_printf("options:ro,nosuid,nodev,noexec,fsname=%s", v->source);
+    /* norecovery: what ext3, ext4, XFS, f2fs and nilfs2 understand; of
+     * which kind it is only the virtual machine knows */
+    const char *mount[] = { "mount-options",
+                            req->no_replay ? "ro,norecovery" : "ro", device,
+                            "/", NULL };
+    const char *local[] = { "mount-local", v->target, "readonly:true", options,
+                            NULL };
+    static const char *const serve[] = { "mount-local-run", NULL };
+
+    add_command(argv, mount);
+    add_command(argv, local);
+    add_command(argv, serve);
+}
+
+/*
+ * Opens @device, with the key that comes on standard input: what is behind it,
+ * as a device.  What is replayed into that goes to the overlay, encrypted.
+ */
+static char *add_open(GPtrArray *argv, const struct view_request *req,
+                      const char *device)
+{
+    const char *open[] = { "cryptsetup-open", device, "opened",
+                           req->no_replay ? "readonly:true" : "readonly:false",
+                           NULL };
+    static const char *const scan[] = { "lvm-scan", "true", NULL };
+
+    add_command(argv, open);
+    if (!volume_inside(req)) {
+        return g_strdup("/dev/mapper/opened");
+    }
+    add_command(argv, scan);
+    return volume_name(req);
+}
+
+/* guestfish ends when it is unmounted. */
+static int start_guestfish(struct view *v, const struct view_request *req,
+                           const char *const *env)
+{
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *device = device_name(req);
     g_autofree char *name = g_path_get_basename(v->run_dir);
 
     v->source = g_strdup_printf("ttjournal-%s", name);
-    argv_add(argv, "guestmount");
-    argv_add(argv, "--no-fork");
+    argv_add(argv, "guestfish");
+    argv_add(argv, "--keys-from-stdin");
     add_disks(argv, v, req);
-    /* norecovery: what ext3, ext4, XFS, f2fs and nilfs2 understand; of
-     * which kind it is only the virtual machine knows */
-    argv_add(argv, "--mount=%s:/:ro%s", device,
-             req->no_replay ? ",norecovery" : "");
-    for (size_t i = 0; i < G_N_ELEMENTS(safe); i++) {
-        argv_add(argv, "-o"); /* it takes one at a time */
-        argv_add(argv, "%s", safe[i]);
+    argv_add(argv, "run");
+    add_shell(argv, make_ready);
+    if (req->key != NULL) {
+        g_autofree char *opened = add_open(argv, req, device);
+
+        add_mount(argv, v, req, opened);
+    } else {
+        add_mount(argv, v, req, device);
     }
-    argv_add(argv, "-o");
-    argv_add(argv, "fsname=%s", v->source);
-    argv_add(argv, "%s", v->target);
-    return view_start_helper(v, argv, env);
+    return view_start_helper(v, argv, env, req->key);
 }
 
 int guest_mount(struct view *v, const struct view_request *req)
@@ -199,23 +310,22 @@ int guest_mount(struct view *v, const struct view_request *req)
     v->how = g_strdup("libguestfs");
     status = view_serve_sockets(v, req);
     if (status == EXIT_OK) {
-        status = start_guestmount(v, req, (const char *const *)env);
+        status = start_guestfish(v, req, (const char *const *)env);
     }
     return status;
 }
 
 int guest_list(struct view *v, const struct view_request *req, char **ret)
 {
+    static const char *const list[] = { "list-filesystems", NULL };
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *dir = NULL;
     g_auto(GStrv) env = environment(v, &dir);
     int status;
 
     *ret = NULL;
-    if (!has("guestfish")) {
-        return tool_fail(EXIT_NO_VIEW, "guestfish is not installed "
-                                       "(libguestfs; Debian's package is "
-                                       "guestfish)");
+    if (guestfish_missing() != NULL) {
+        return tool_fail(EXIT_NO_VIEW, "%s", guestfish_missing());
     }
     if (mkdir(dir, 0700) < 0) {
         return tool_fail(EXIT_IO, "%s: %s", dir, g_strerror(errno));
@@ -232,8 +342,9 @@ int guest_list(struct view *v, const struct view_request *req, char **ret)
     argv_add(argv, "guestfish");
     add_disks(argv, v, req);
     argv_add(argv, "run");
-    argv_add(argv, ":");
-    argv_add(argv, "list-filesystems");
+    add_shell(argv, make_ready);
+    add_command(argv, list);
+    add_shell(argv, tell);
     g_ptr_array_add(argv, NULL);
     if (!process_succeeds((const char *const *)argv->pdata, ret)) {
         g_strdelimit(*ret, "\n", ' ');

@@ -18,13 +18,14 @@
 /* How to open it; g_free() it. */
 static char *how_to(const struct probe *p, bool is_part)
 {
-    const char *offer = fs_offer(p->type);
+    char *offer;
 
     if (probe_is_fs(p)) {
         return is_part ? g_strdup_printf("--partition %d", p->number)
                        : g_strdup("");
     }
-    return g_strdup(offer ? offer : "");
+    offer = fs_offer(p);
+    return offer ? offer : g_strdup("");
 }
 
 static const char *kind(const struct probe *p)
@@ -75,11 +76,13 @@ static void json_optional(JsonBuilder *b, const char *name, const char *value)
     }
 }
 
-static void add_json(JsonBuilder *b, const struct probe *p)
+/* @journal: where it is, if that is not the first. */
+static void add_json(JsonBuilder *b, const struct probe *p, const char *journal)
 {
     g_autofree char *how = how_to(p, p->number > 0);
 
     json_builder_begin_object(b);
+    json_optional(b, "journal", journal);
     json_int(b, "partition", (uint64_t)p->number);
     json_int(b, "start", p->start);
     json_int(b, "size", p->size);
@@ -90,6 +93,8 @@ static void add_json(JsonBuilder *b, const struct probe *p)
     json_optional(b, "label", p->label);
     json_optional(b, "name", p->name);
     json_optional(b, "uuid", p->uuid);
+    json_optional(b, "set", p->part.set);
+    json_optional(b, "member", p->part.own);
     json_string(b, "how", how);
     json_builder_end_object(b);
 }
@@ -113,6 +118,80 @@ static void end_json(JsonBuilder *b)
     json_print(b, true);
 }
 
+/* ---- what lies on several disks ----------------------------------------- */
+
+/* How to go on, with all that is known of it. */
+static const char *set_how(const struct probe *p, const char *missing)
+{
+    if (strcmp(p->type, "zfs_member") == 0) {
+        return "libguestfs has no ZFS; mounting it tells how to import it";
+    }
+    return missing ? "name the journals of the disks they are on with --with"
+           : probe_is_fs(p)
+               ? "`ttjournal mount --isolated` with these disks mounts it"
+               : "`ttjournal mount --list --isolated` with these disks lists "
+                 "its volumes, --volume mounts one";
+}
+
+static void print_set(const struct probe *p, const char *missing, void *opaque)
+{
+    g_autofree char *what = member_describe(&p->part, p->type);
+    g_autofree char *count = p->part.count
+                                 ? g_strdup_printf("%u members", p->part.count)
+                                 : g_strdup("how many members is not known");
+
+    (void)opaque;
+    printf("%s, %s%s%s: %s\n", what, count, missing ? ", missing: " : "",
+           missing ? missing : "", set_how(p, missing));
+}
+
+static void add_set(const struct probe *p, const char *missing, void *opaque)
+{
+    JsonBuilder *b = opaque;
+
+    json_builder_begin_object(b);
+    json_string(b, "uuid", p->part.set);
+    json_string(b, "type", p->type);
+    json_optional(b, "name", p->part.name);
+    json_optional(b, "level", p->part.level);
+    if (p->part.count > 0) {
+        json_int(b, "members", p->part.count);
+    }
+    json_string(b, "missing", missing);
+    json_string(b, "how", set_how(p, missing));
+    json_builder_end_object(b);
+}
+
+/* Calls @f for each set that a part was found of, once. */
+static void each_set(GArray *const *found, unsigned n_disks,
+                     void (*f)(const struct probe *, const char *, void *),
+                     void *opaque)
+{
+    g_autoptr(GPtrArray) parts = g_ptr_array_new();
+    g_autoptr(GPtrArray) probes = g_ptr_array_new();
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (unsigned disk = 0; disk < n_disks; disk++) {
+        for (unsigned i = 0; i < found[disk]->len; i++) {
+            struct probe *p = &g_array_index(found[disk], struct probe, i);
+
+            if (p->part.set != NULL) {
+                g_ptr_array_add(parts, &p->part);
+                g_ptr_array_add(probes, p);
+            }
+        }
+    }
+    for (unsigned i = 0; i < probes->len; i++) {
+        const struct probe *p = probes->pdata[i];
+        g_autofree char *missing = NULL;
+
+        if (g_hash_table_add(seen, p->part.set)) {
+            missing = member_missing(parts, &p->part);
+            f(p, missing, opaque);
+        }
+    }
+}
+
 /* ---- who looks ---------------------------------------------------------- */
 
 static void print_header(const struct view_request *req, const char *name)
@@ -120,42 +199,91 @@ static void print_header(const struct view_request *req, const char *name)
     printf("%s@seq:%" PRIu64 "%s\n", name, req->disks[0].seq, req->when);
 }
 
-static void print_all(const GArray *found, const struct view_request *req,
-                      const char *name, bool json)
+static void print_text(GArray *const *found, const struct view_request *req,
+                       const char *name)
 {
-    JsonBuilder *b = json ? begin_json(req, name) : NULL;
-
-    if (!json) {
-        print_header(req, name);
-    }
-    for (unsigned i = 0; i < found->len; i++) {
-        const struct probe *p = &g_array_index(found, struct probe, i);
-
-        if (json) {
-            add_json(b, p);
-        } else {
-            print_one(p);
+    print_header(req, name);
+    for (unsigned disk = 0; disk < req->n_disks; disk++) {
+        if (disk > 0) {
+            printf("%s@seq:%" PRIu64 "\n", req->disks[disk].journal,
+                   req->disks[disk].seq);
+        }
+        for (unsigned i = 0; i < found[disk]->len; i++) {
+            print_one(&g_array_index(found[disk], struct probe, i));
         }
     }
-    if (json) {
-        end_json(b);
-    }
+    each_set(found, req->n_disks, print_set, NULL);
 }
 
-static int list_here(const struct view *v, const struct view_request *req,
-                     const char *name, bool json)
+static void print_json(GArray *const *found, const struct view_request *req,
+                       const char *name)
 {
-    g_autoptr(GArray) found = NULL;
+    JsonBuilder *b = begin_json(req, name);
+
+    for (unsigned disk = 0; disk < req->n_disks; disk++) {
+        for (unsigned i = 0; i < found[disk]->len; i++) {
+            add_json(b, &g_array_index(found[disk], struct probe, i),
+                     disk > 0 ? req->disks[disk].journal : NULL);
+        }
+    }
+    json_builder_end_array(b);
+    json_builder_set_member_name(b, "sets");
+    json_builder_begin_array(b);
+    each_set(found, req->n_disks, add_set, b);
+    end_json(b);
+}
+
+static int probe_view(const struct view *v, GArray **ret)
+{
     uint64_t size;
     int fd = view_open_served(v, &size);
 
     if (fd < 0) {
         return EXIT_NO_VIEW;
     }
-    found = probe_disk(fd, size);
-    print_all(found, req, name, json);
+    *ret = probe_disk(fd, size);
     close(fd);
     return EXIT_OK;
+}
+
+/* Serves disk number @i by itself, and looks at it. */
+static int look(const struct view_request *req, unsigned i, GArray **ret)
+{
+    struct view_request one = *req;
+    struct view v;
+    int status, down;
+
+    one.disks[0] = req->disks[i];
+    one.n_disks = 1;
+    one.isolated = false;
+    status = view_up_file(&v, &one);
+    if (status != EXIT_OK) {
+        return status;
+    }
+    status = probe_view(&v, ret);
+    down = view_down(&v);
+    view_clear(&v);
+    return status != EXIT_OK ? status : down;
+}
+
+static int list_here(const struct view_request *req, const char *name,
+                     bool json)
+{
+    GArray *found[VIEW_DISKS] = { 0 };
+    int status = EXIT_OK;
+
+    for (unsigned i = 0; i < req->n_disks && status == EXIT_OK; i++) {
+        status = look(req, i, &found[i]);
+    }
+    if (status == EXIT_OK && json) {
+        print_json(found, req, name);
+    } else if (status == EXIT_OK) {
+        print_text(found, req, name);
+    }
+    for (unsigned i = 0; i < req->n_disks; i++) {
+        g_clear_pointer(&found[i], g_array_unref);
+    }
+    return status;
 }
 
 /* One line of libguestfs, "DEVICE: TYPE". */
@@ -169,8 +297,12 @@ static void print_found(JsonBuilder *b, const char *line)
     if (device == NULL) { /* a warning of qemu's or the like */
         tool_warn("libguestfs: %s", line);
     } else if (b == NULL) {
-        printf("  %s: --volume %s\n", text,
-               g_str_has_prefix(device, "/dev/") ? device + 5 : device);
+        bool key = strcmp(colon + 2, "crypto_LUKS") == 0 ||
+                   strcmp(colon + 2, "BitLocker") == 0;
+
+        printf("  %s: --volume %s%s\n", text,
+               g_str_has_prefix(device, "/dev/") ? device + 5 : device,
+               key ? " --key-file FILE" : "");
     } else {
         json_builder_begin_object(b);
         json_string(b, "device", device);
@@ -210,14 +342,16 @@ static int list_isolated(struct view *v, const struct view_request *req,
 int list_view(const struct view_request *req, const char *name, bool json)
 {
     struct view v;
-    int status = view_up_file(&v, req);
-    int down;
+    int status, down;
 
+    if (!req->distrusted && req->volume == NULL) {
+        return list_here(req, name, json);
+    }
+    status = view_up_file(&v, req);
     if (status != EXIT_OK) {
         return status;
     }
-    status = req->isolated ? list_isolated(&v, req, name, json)
-                           : list_here(&v, req, name, json);
+    status = list_isolated(&v, req, name, json);
     down = view_down(&v);
     view_clear(&v);
     return status != EXIT_OK ? status : down;

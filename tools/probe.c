@@ -20,12 +20,15 @@ void probe_clear(struct probe *p)
     g_free(p->label);
     g_free(p->uuid);
     g_free(p->name);
+    member_clear(&p->part);
     memset(p, 0, sizeof(*p));
 }
 
 bool probe_is_fs(const struct probe *p)
 {
-    return p->type != NULL && g_strcmp0(p->usage, "filesystem") == 0;
+    /* libblkid counts a member of a pool as one, too */
+    return p->type != NULL && g_strcmp0(p->usage, "filesystem") == 0 &&
+           strcmp(p->type, "zfs_member") != 0;
 }
 
 static char *value(blkid_probe pr, const char *name)
@@ -51,6 +54,7 @@ static blkid_probe open_probe(int fd, uint64_t start, uint64_t size)
 void probe_range(int fd, uint64_t start, uint64_t size, struct probe *ret)
 {
     blkid_probe pr = open_probe(fd, start, size);
+    g_autofree char *magic = NULL;
 
     *ret = (struct probe){ .start = start, .size = size };
     if (pr == NULL) {
@@ -59,7 +63,7 @@ void probe_range(int fd, uint64_t start, uint64_t size, struct probe *ret)
     blkid_probe_enable_superblocks(pr, 1);
     blkid_probe_set_superblocks_flags(
         pr, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE | BLKID_SUBLKS_LABEL |
-                BLKID_SUBLKS_UUID | BLKID_SUBLKS_VERSION);
+                BLKID_SUBLKS_UUID | BLKID_SUBLKS_VERSION | BLKID_SUBLKS_MAGIC);
     blkid_probe_enable_partitions(pr, 1);
     ret->ambiguous = blkid_do_safeprobe(pr) == -2;
     if (!ret->ambiguous) {
@@ -69,6 +73,10 @@ void probe_range(int fd, uint64_t start, uint64_t size, struct probe *ret)
         ret->label = value(pr, "LABEL");
         ret->uuid = value(pr, "UUID");
         ret->table = value(pr, "PTTYPE");
+        magic = value(pr, "SBMAGIC_OFFSET");
+        member_read(fd, start, ret->type,
+                    magic ? g_ascii_strtoull(magic, NULL, 10) : 0, ret->label,
+                    ret->uuid, &ret->part);
     }
     blkid_free_probe(pr);
 }

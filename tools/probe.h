@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "member.h"
+
 struct probe {
     int number;     /* of the partition; 0: the disk itself */
     uint64_t start; /* byte offset */
@@ -18,8 +20,9 @@ struct probe {
     char *type;  /* as libblkid calls it; NULL if it knows nothing there */
     char *usage; /* "filesystem", "raid", "crypto", "other"; or NULL */
     char *version, *label, *uuid;
-    char *name;     /* of the partition, in its table; or NULL */
-    bool ambiguous; /* there are signatures of several */
+    char *name;         /* of the partition, in its table; or NULL */
+    bool ambiguous;     /* there are signatures of several */
+    struct member part; /* of what lies on several disks, if it is */
 };
 
 /* What lies at [@start, @start + @size) of the file or device @fd. */

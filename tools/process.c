@@ -129,12 +129,10 @@ static void leave_note(const char *note)
 }
 
 static void child(const char *const *argv, const struct process_how *how,
-                  int output, pid_t parent)
+                  int input, int output, pid_t parent)
 {
-    int null = open("/dev/null", O_RDWR);
-
     child_signals();
-    dup2(null, STDIN_FILENO);
+    dup2(input, STDIN_FILENO);
     dup2(output, STDOUT_FILENO);
     dup2(output, STDERR_FILENO);
     if (how->dies_with_us) {
@@ -156,20 +154,50 @@ static void child(const char *const *argv, const struct process_how *how,
     _exit(127);
 }
 
+/* Where @text can be read, a pipe that holds all of it; -1 with errno. */
+static int open_input(const char *text)
+{
+    ssize_t n;
+    int fds[2];
+
+    if (text == NULL) {
+        return open("/dev/null", O_RDWR | O_CLOEXEC);
+    }
+    if (pipe2(fds, O_CLOEXEC) < 0) {
+        return -1;
+    }
+    n = write(fds[1], text, strlen(text)); /* of up to 4 KiB: all or nothing */
+    close(fds[1]);
+    if (n < 0) {
+        close(fds[0]);
+        return -1;
+    }
+    return fds[0];
+}
+
 static int start(const char *const *argv, const struct process_how *how,
                  int output, pid_t *ret_pid)
 {
+    int input = open_input(how->input);
     pid_t parent = getpid();
-    pid_t pid;
+    pid_t pid = -1;
 
-    fflush(NULL);
-    pid = fork();
+    if (input >= 0) {
+        fflush(NULL);
+        pid = fork();
+    }
+    if (pid == 0) {
+        child(argv, how, input, output, parent);
+    }
+    if (input >= 0) {
+        int e = errno;
+
+        close(input);
+        errno = e;
+    }
     if (pid < 0) {
         return tool_fail(EXIT_IO, "%s cannot be started: %s", argv[0],
                          g_strerror(errno));
-    }
-    if (pid == 0) {
-        child(argv, how, output, parent);
     }
     *ret_pid = pid;
     return EXIT_OK;

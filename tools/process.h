@@ -21,6 +21,7 @@ struct process_how {
     const char *log;        /* its output is added there */
     const char *note;       /* it writes who it is there, first; or NULL */
     const char *const *env; /* NAME=VALUE, besides ours, to a NULL; or NULL */
+    const char *input;      /* what it reads, 4 KiB at most; or NULL */
     bool dies_with_us;      /* SIGTERM when we end; else it stays */
 };
 

@@ -42,7 +42,8 @@ static int adopt(struct view *v, const char *before)
     return view_save(v);
 }
 
-int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
+int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env,
+                      const char *input)
 {
     g_autofree char *log = view_path(v, "log");
     g_autofree char *note = view_path(v, "helper");
@@ -50,6 +51,7 @@ int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env)
         .log = log,
         .note = note,
         .env = env,
+        .input = input,
         .dies_with_us = v->is_private,
     };
     g_autofree char *before = view_topmost(v->target);

@@ -27,8 +27,10 @@ struct view_request {
     unsigned partition; /* 0: the whole disk */
     bool no_replay;
     bool isolated;      /* no driver of this machine may touch it */
+    bool distrusted;    /* the user said so: nor may libblkid */
     const char *volume; /* "VG/LV", "md127", …; NULL: the disk itself */
     const char *via;    /* "nbdfuse", "nbd", or NULL: what there is */
+    char *key;          /* of what is encrypted; NULL: nothing is */
 };
 
 /* The options that say which view is meant, for mount and cat. */
@@ -41,6 +43,8 @@ extern const GOptionEntry view_options[];
 int view_request(struct view_request *req, const char *journal,
                  const char *text);
 void view_request_clear(struct view_request *req);
+/* The key in @file ("-": standard input), or asked for if that is NULL. */
+int view_read_key(const char *file, char **ret);
 
 /* ---- what was made ------------------------------------------------------ */
 
@@ -140,9 +144,10 @@ int view_server_failed(const struct view *v, const char *what);
 
 /* Mounts what is served at v->target. */
 int fs_mount(struct view *v, const struct view_request *req);
-/* What to do with what is no file system; NULL: nothing known. */
-const char *fs_offer(const char *type);
-/* NULL if guestmount can be used here, else what is missing. */
+/* What to do with what is no file system; NULL: nothing known; g_free() it. */
+struct probe;
+char *fs_offer(const struct probe *p);
+/* NULL if guestfish can be used here, else what is missing. */
 const char *guest_missing(void);
 /* Mounts in libguestfs' virtual machine; serves by itself. */
 int guest_mount(struct view *v, const struct view_request *req);
@@ -153,10 +158,11 @@ void guest_remove_litter(struct view *v);
 int guest_list(struct view *v, const struct view_request *req, char **ret);
 
 /*
- * Starts @argv, which mounts v->source at v->target, as v->helper, and waits
- * until it is there.
+ * Starts @argv, which mounts v->source at v->target and may read @input, as
+ * v->helper, and waits until it is there.
  */
-int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env);
+int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env,
+                      const char *input);
 
 /* A printf-like argument of a command. */
 void argv_add(GPtrArray *argv, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
