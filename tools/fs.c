@@ -124,15 +124,18 @@ static int refuse_zfs(const struct view_request *req, const char *what,
     g_autofree char *cut =
         req->partition ? g_strdup_printf(" partition=%u", req->partition)
                        : g_strdup("");
+    g_autofree char *live =
+        req->disks[0].live ? g_shell_quote(req->disks[0].live) : g_strdup("");
     g_autofree char *pool =
         p->part.name ? g_shell_quote(p->part.name) : g_strdup("POOL");
 
-    return tool_fail(EXIT_NO_VIEW,
-                     "%s is %s: `nbdfuse --readonly DIR/disk [ nbdkit %sttview "
-                     "journal=%s at=seq:%" PRIu64 "%s ]`, so for each of its "
-                     "disks, then `zpool import -o readonly=on -d DIR %s`",
-                     what, offer, req->partition ? "--filter=partition " : "",
-                     journal, req->disks[0].seq, cut, pool);
+    return tool_fail(
+        EXIT_NO_VIEW,
+        "%s is %s: `nbdfuse --readonly DIR/disk [ nbdkit %sttview "
+        "journal=%s at=seq:%" PRIu64 "%s%s%s ]`, so for each of its "
+        "disks, then `zpool import -o readonly=on -d DIR %s`",
+        what, offer, req->partition ? "--filter=partition " : "", journal,
+        req->disks[0].seq, req->disks[0].live ? " disk=" : "", live, cut, pool);
 }
 
 static int refuse(const struct view_request *req, const struct probe *p)
