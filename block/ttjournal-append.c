@@ -37,6 +37,31 @@ static bool ttj_has_payload(const struct tt_request *req)
     return req->payload_length && !(req->flags & TT_RECORD_INLINE);
 }
 
+/* What of @e is not in the journal yet */
+static struct tt_request ttj_rest(const TTJEntry *e)
+{
+    struct tt_request req = e->req;
+
+    if (e->from) {
+        req.disk_offset += e->from;
+        req.disk_length -= e->from;
+        req.payload = (const uint8_t *)req.payload + e->from;
+        req.payload_length -= e->from;
+    }
+    return req;
+}
+
+/* And of that, what the append under way has */
+static struct tt_request ttj_taken(const TTJEntry *e)
+{
+    struct tt_request req = ttj_rest(e);
+
+    if (req.kind == TT_KIND_WRITE) {
+        req.disk_length = req.payload_length = e->taken;
+    }
+    return req;
+}
+
 /*
  * What is to be written for @a, whose payloads are those of @entries, in order.
  * NULL: out of memory.
@@ -64,9 +89,10 @@ static TTJFrame *ttj_frame_new(BlockDriverState *bs, const struct tt_append *a,
     qemu_iovec_add(&f->qiov, head->bytes, a->head_length);
     QSIMPLEQ_FOREACH(e, entries, next) {
         if (ttj_has_payload(&e->req)) {
+            struct tt_request req = ttj_taken(e);
+
             f->data[f->data_count++] = ttj_data_ref(e->data);
-            qemu_iovec_add(&f->qiov, (void *)e->req.payload,
-                           e->req.payload_length);
+            qemu_iovec_add(&f->qiov, (void *)req.payload, req.payload_length);
         }
     }
     if (a->tail_zeroes) {
@@ -208,6 +234,24 @@ static void ttj_add_note(BDRVTtjournalState *s, struct tt_flush_body *body)
     assert(added);
 }
 
+/* Adds @e to batch, or what of it fits the segment; false: neither. */
+static bool ttj_take(BDRVTtjournalState *s, TTJEntry *e)
+{
+    struct tt_request req = ttj_rest(e);
+
+    if (req.kind == TT_KIND_WRITE) {
+        e->taken = tt_batch_fits(s->batch, &req);
+        req.disk_length = req.payload_length = e->taken;
+    }
+    return tt_batch_add(s->batch, &req);
+}
+
+static bool ttj_is_cut(const TTJEntry *e)
+{
+    return e->req.kind == TT_KIND_WRITE &&
+           e->from + e->taken < e->req.payload_length;
+}
+
 /*
  * Moves the first waiting records that fit one frame to @ret_taken and to
  * batch, behind a FLUSH if @note.  What the guest wants does not go with what
@@ -230,9 +274,12 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
     while ((e = QSIMPLEQ_FIRST(&waiting)) &&
            (QSIMPLEQ_EMPTY(ret_taken) ||
             ttj_entry_for(e) == ttj_entry_for(QSIMPLEQ_FIRST(ret_taken))) &&
-           tt_batch_add(s->batch, &e->req)) {
+           ttj_take(s, e)) {
         QSIMPLEQ_REMOVE_HEAD(&waiting, next);
         QSIMPLEQ_INSERT_TAIL(ret_taken, e, next);
+        if (ttj_is_cut(e)) {
+            break; /* the segment is full */
+        }
     }
     /* One record within the format's limits always fits. */
     assert(!QSIMPLEQ_EMPTY(ret_taken));
@@ -245,25 +292,25 @@ static void ttj_take_queue(BDRVTtjournalState *s, uint64_t note,
 static void ttj_entry_done(BlockDriverState *bs, TTJEntry *e)
 {
     BDRVTtjournalState *s = bs->opaque;
-    const struct tt_request *req = &e->req;
+    struct tt_request req = ttj_taken(e);
     uint64_t last;
 
-    if (req->kind != TT_KIND_WRITE && req->kind != TT_KIND_ZERO) {
+    if (req.kind != TT_KIND_WRITE && req.kind != TT_KIND_ZERO) {
         return;
     }
-    s->admitted -= req->payload_length;
     if (e->ret < 0) {
+        s->admitted -= ttj_rest(e).payload_length;
         ttj_room(bs);
         return;
     }
+    s->admitted -= req.payload_length;
     if (!tt_pending_undurable(s->pending, &last)) {
         s->undurable_ns = s->appended_ns;
     }
     s->changed = true;
-    if (!tt_pending_add(s->pending, e->seq, req->kind,
-                        req->flags & ~TT_RECORD_FUA, req->disk_offset,
-                        req->disk_length, req->payload,
-                        ttj_data_ref(e->data))) {
+    if (!tt_pending_add(s->pending, e->seq, req.kind,
+                        req.flags & ~TT_RECORD_FUA, req.disk_offset,
+                        req.disk_length, req.payload, ttj_data_ref(e->data))) {
         /* as g_new() would */
         error_report("ttjournal: out of memory for what is pending");
         abort();
@@ -324,7 +371,12 @@ static void coroutine_fn GRAPH_RDLOCK ttj_lead(BlockDriverState *bs)
             }
         }
         ttj_entry_done(bs, e);
-        if (--e->waiter->left == 0) {
+        if (ret == 0 && ttj_is_cut(e)) {
+            /* it was the last one: its rest goes first now */
+            assert(QSIMPLEQ_EMPTY(&taken));
+            e->from += e->taken;
+            QSIMPLEQ_INSERT_HEAD(&s->queue, e, next);
+        } else if (--e->waiter->left == 0) {
             ttj_wake(e->waiter);
         }
     }
@@ -361,6 +413,7 @@ int coroutine_fn ttj_append(BlockDriverState *bs, TTJEntry *e, unsigned count)
     qemu_lockable_lock(&s->lock);
     for (unsigned i = 0; i < count; i++) {
         e[i].waiter = &self;
+        e[i].from = 0;
         QSIMPLEQ_INSERT_TAIL(&s->queue, &e[i], next);
     }
     while (self.left) {

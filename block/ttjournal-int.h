@@ -58,8 +58,13 @@ typedef struct TTJWaiter {
 typedef struct TTJEntry {
     struct tt_request req;
     TTJData *data; /* req.payload is in it, unless it is inline or none */
-    bool spare;    /* does without, if it had to use up the journal's reserve */
-    int ret;       /* 0 or -errno */
+    /*
+     * A WRITE at the end of a segment may be cut: so many bytes of its payload
+     * are in the journal already, and so many are in the append under way.
+     */
+    uint32_t from, taken;
+    bool spare; /* does without, if it had to use up the journal's reserve */
+    int ret;    /* 0 or -errno */
     uint64_t seq;
     uint64_t frame_offset;
     TTJWaiter *waiter;

@@ -35,6 +35,12 @@
 #define STEP_MIN INT64_C(1000000000)
 #define SLEW_DIVISOR 1000
 
+/*
+ * So much at the end of a segment is worth a record of its own, in bytes.
+ * Without that, half of a large write is left unused there on average.
+ */
+#define CUT_MIN (32 * 1024)
+
 struct tt_batch {
     uint8_t *head;         /* TT_HEAD_MAX bytes, on a page boundary */
     uint32_t table_length; /* of the caller's records */
@@ -155,6 +161,28 @@ static bool is_place_for(const struct tt_batch *b, const struct tt_request *req)
 {
     return !has_payload(req) || !tt_kind_is_version(req->kind) ||
            b->payload_total % TT_SECTOR == 0;
+}
+
+uint32_t tt_batch_fits(const struct tt_batch *b, const struct tt_request *req)
+{
+    uint32_t length = req->payload_length;
+    uint32_t sums = tt_grid_pieces(grid_origin(req), length);
+    uint64_t head = HEADER + CLOCK_DESC + b->table_length + DESC +
+                    sums * (uint64_t)sizeof(tt_le64);
+    uint64_t used = round_up(head, b->alignment) + b->payload_total;
+    uint64_t end;
+
+    assert(req->kind == TT_KIND_WRITE && has_payload(req));
+    if (round_up(used + length, b->alignment) <= b->room ||
+        used + CUT_MIN > b->room) {
+        return length;
+    }
+    /* on the grid, so that no block has two checksums */
+    end = req->disk_offset + (b->room - used);
+    end -= end % TT_GRID;
+    return end < req->disk_offset + CUT_MIN
+               ? length
+               : (uint32_t)(end - req->disk_offset);
 }
 
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req)

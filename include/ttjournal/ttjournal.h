@@ -260,6 +260,12 @@ struct tt_request {
 
 /* Adds a record; false if it goes to the next frame (write this one first). */
 bool tt_batch_add(struct tt_batch *b, const struct tt_request *req);
+/*
+ * How much of a WRITE is to be added to @b, in bytes: all of it, or what fits
+ * the rest of the segment, up to the end of a block, if that is worth a record.
+ * The rest is another record then, of the next frame.
+ */
+uint32_t tt_batch_fits(const struct tt_batch *b, const struct tt_request *req);
 unsigned tt_batch_count(const struct tt_batch *b);
 
 /*

@@ -537,6 +537,88 @@ START_TEST(batch_of_large_records)
 }
 END_TEST
 
+/* What a batch of @req and others leaves of the segment that is filled */
+static uint64_t left(void)
+{
+    return super.segment_size -
+           (writer.next_offset - super.segments_offset) % super.segment_size;
+}
+
+static void check_cut(const struct tt_request *req, uint32_t fits)
+{
+    ck_assert_uint_le(fits, req->payload_length);
+    if (fits < req->payload_length) {
+        ck_assert_uint_ge(fits, 32 * TT_KIB);
+        ck_assert_uint_eq((req->disk_offset + fits) % TT_GRID, 0);
+    }
+}
+
+/* A frame of a few random writes, the last of which may be cut */
+static bool add_writes(unsigned *seed)
+{
+    static uint8_t bytes[TT_MIB];
+    unsigned count = (unsigned)rand_r(seed) % 3 + 1;
+
+    tt_batch_reset(batch, &writer);
+    for (unsigned i = 0; i < count; i++) {
+        struct tt_request req = {
+            .kind = TT_KIND_WRITE,
+            .disk_offset = (unsigned)rand_r(seed) % 100000 * TT_SECTOR,
+            .payload = bytes,
+            .payload_length =
+                ((unsigned)rand_r(seed) % (TT_MIB / TT_SECTOR) + 1) * TT_SECTOR,
+        };
+        uint32_t fits = tt_batch_fits(batch, &req);
+        bool cut = fits < req.payload_length;
+
+        check_cut(&req, fits);
+        req.disk_length = req.payload_length = fits;
+        if (!tt_batch_add(batch, &req)) {
+            ck_assert(!cut && i);
+            return false;
+        }
+        if (cut) {
+            return true;
+        }
+    }
+    return false;
+}
+
+START_TEST(large_writes_fill_the_segment)
+{
+    static const uint32_t alignments[] = { 512, 4096, 32768 };
+    unsigned seed = 1, cuts = 0;
+
+    for (unsigned i = 0; i < 3 * 500; i++) {
+        uint32_t alignment = alignments[i / 500];
+        uint64_t before, slack = 2 * alignment + 2 * TT_GRID;
+        struct tt_append a;
+        bool cut;
+
+        if (i % 500 == 0) {
+            begin(alignment);
+        }
+        before = left();
+        cut = add_writes(&seed);
+        tt_writer_plan(&writer, batch, (struct tt_now){ 1000, 500 }, &a);
+        if (a.starts_segment) {
+            /* what was left was not worth a record */
+            ck_assert(before == super.segment_size ||
+                      before < 32 * TT_KIB + slack);
+        }
+        tt_writer_commit(&writer, batch);
+        if (cut) {
+            ck_assert(left() == super.segment_size || left() < slack);
+            cuts++;
+        }
+        if (i % 500 == 499) {
+            end();
+        }
+    }
+    ck_assert_uint_gt(cuts, 100);
+}
+END_TEST
+
 START_TEST(batch_of_inline_bodies)
 {
     struct tt_request req = {
@@ -604,6 +686,7 @@ int main(void)
                                  &payload_beside_a_sector,
                                  &batch_of_small_records,
                                  &batch_of_large_records,
+                                 &large_writes_fill_the_segment,
                                  &batch_of_inline_bodies,
                                  &failed_append_is_planned_at_the_same_place,
                                  &clocks_from_anywhere,
