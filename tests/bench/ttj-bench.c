@@ -191,7 +191,8 @@ typedef struct Bench {
     uint64_t size; /* of the part of the disk that is used */
     unsigned depth;
     unsigned read_percent;
-    unsigned flush_every; /* a worker's writes to a flush of its own, or 0 */
+    unsigned flush_every;  /* a worker's writes to a flush of its own, or 0 */
+    uint64_t flush_beside; /* bytes to a flush that no write waits for, or 0 */
     double seconds, settle, idle;
     uint64_t count; /* requests, instead of a time; or 0 */
     uint64_t seed;
@@ -206,6 +207,8 @@ typedef struct Bench {
 
     unsigned running;
     uint64_t issued;
+    uint64_t beside; /* bytes written since the last flush_beside */
+    bool flushing;
     bool settled;
     int64_t begin; /* of what counts */
     int64_t end;   /* nothing is issued after it */
@@ -284,6 +287,30 @@ static void bench_timed(Bench *b, Histogram *h, int64_t from, int64_t to)
     }
 }
 
+static void coroutine_fn bench_flush_beside(void *opaque)
+{
+    Bench *b = opaque;
+    int ret = blk_co_flush(b->blk);
+
+    if (ret < 0 && !b->error) {
+        b->error = ret;
+    }
+    b->flushing = false;
+    b->running--;
+}
+
+static void coroutine_fn bench_written(Bench *b)
+{
+    b->bytes_written += b->block_size;
+    b->beside += b->block_size;
+    if (b->flush_beside && b->beside >= b->flush_beside && !b->flushing) {
+        b->beside = 0;
+        b->flushing = true;
+        b->running++;
+        qemu_coroutine_enter(qemu_coroutine_create(bench_flush_beside, b));
+    }
+}
+
 static int coroutine_fn bench_write(Bench *b, unsigned *unflushed)
 {
     int64_t from = now_ns(), written;
@@ -294,7 +321,7 @@ static int coroutine_fn bench_write(Bench *b, unsigned *unflushed)
         return ret;
     }
     written = now_ns();
-    b->bytes_written += b->block_size;
+    bench_written(b);
     bench_timed(b, &b->write, from, written);
     if (b->flush_every && ++*unflushed >= b->flush_every) {
         *unflushed = 0;
@@ -499,6 +526,8 @@ static void usage(void)
         "  --read PERCENT          how many of them read (0)\n"
         "  --flush-every N         each of the N in flight flushes after so\n"
         "                          many writes of its own (0: never)\n"
+        "  --flush-beside BYTES    flush after so much was written, while the\n"
+        "                          writes go on (0: never)\n"
         "  --seconds S             how long (1)\n"
         "  --settle S              run so long before anything counts (0)\n"
         "  --idle S                before that, do nothing for so long (0);\n"
@@ -572,6 +601,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         OPT_DEPTH,
         OPT_READ,
         OPT_FLUSH_EVERY,
+        OPT_FLUSH_BESIDE,
         OPT_SECONDS,
         OPT_SETTLE,
         OPT_IDLE,
@@ -589,6 +619,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         { "depth", required_argument, NULL, OPT_DEPTH },
         { "read", required_argument, NULL, OPT_READ },
         { "flush-every", required_argument, NULL, OPT_FLUSH_EVERY },
+        { "flush-beside", required_argument, NULL, OPT_FLUSH_BESIDE },
         { "seconds", required_argument, NULL, OPT_SECONDS },
         { "settle", required_argument, NULL, OPT_SETTLE },
         { "idle", required_argument, NULL, OPT_IDLE },
@@ -629,6 +660,9 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
             break;
         case OPT_FLUSH_EVERY:
             b->flush_every = (unsigned)parse_number(name, optarg, INT_MAX);
+            break;
+        case OPT_FLUSH_BESIDE:
+            b->flush_beside = parse_number(name, optarg, INT64_MAX);
             break;
         case OPT_SECONDS:
             b->seconds = parse_seconds(name, optarg);
