@@ -219,6 +219,21 @@ static void sort(struct tt_footer *ft)
     ft->sorted = true;
 }
 
+bool tt_footer_find(struct tt_footer *ft, const uint8_t *entry,
+                    size_t *ret_index)
+{
+    struct tt_footer_entry key, *found = NULL;
+
+    memcpy(&key, entry, sizeof(key));
+    sort(ft);
+    if (ft->count) {
+        found = bsearch(&key, ft->entries, ft->count, sizeof(*ft->entries),
+                        compare_entries);
+    }
+    *ret_index = found ? (size_t)(found - ft->entries) : 0;
+    return found != NULL;
+}
+
 static uint8_t *make_part(const struct tt_footer *ft, const struct part *p,
                           uint32_t part, uint32_t parts, uint32_t *ret_length)
 {

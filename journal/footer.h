@@ -32,6 +32,9 @@ struct tt_footer *tt_footer_new(uint64_t segment, uint64_t segment_offset,
  */
 uint8_t *tt_footer_span(struct tt_footer *ft, size_t first, size_t count,
                         uint32_t part, uint32_t parts, uint32_t *ret_length);
+/* Which entry has the place and the sequence of @entry?  False if none has. */
+bool tt_footer_find(struct tt_footer *ft, const uint8_t *entry,
+                    size_t *ret_index);
 /* Adds what @f holds; false if memory ran out, and the footer is given up. */
 bool tt_footer_add_frame(struct tt_footer *ft, const struct tt_frame *f,
                          const uint8_t *table);

@@ -452,6 +452,9 @@ static int verify_all(struct verifier *v)
     if (ret == 0) {
         ret = tt_scan_run(super, v->src, 0, &ops, &scan, v->err);
     }
+    if (ret == 0) {
+        tt_verify_footers_end(v);
+    }
     if (ret == 0 && v->history->stats.duplicate_preimages) {
         tt_verify_report(v, (struct tt_finding){ .harmless = true },
                          "%" PRIu64

@@ -29,6 +29,9 @@ struct verifier {
     struct tt_footer *current, *ended;
     struct verified_segment *segments; /* by number */
     size_t segment_count;
+    uint64_t breaks; /* how often records were missing so far */
+    struct footer_session *footer_sessions; /* ascending */
+    size_t footer_session_count, footer_session_room;
 };
 
 static inline bool tt_verify_is_zero(const uint8_t *p, size_t length)
@@ -55,6 +58,8 @@ int tt_verify_follow(struct verifier *v, const struct tt_frame *f,
 /* Holds the FOOTER record @r, whose payload @body is whole, to its segment. */
 int tt_verify_footer(struct verifier *v, const struct tt_frame *f,
                      const struct tt_record *r, const uint8_t *body);
+/* All of history has passed: which footers have never become complete? */
+void tt_verify_footers_end(struct verifier *v);
 void tt_verify_footers_clear(struct verifier *v);
 
 /* ---- what is no frame (outside.c) --------------------------------------- */

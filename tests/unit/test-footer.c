@@ -256,14 +256,37 @@ static void append_parts(struct unit *u, struct tt_footer *ft, size_t some,
     }
 }
 
-static uint64_t findings(struct unit *u)
+struct found {
+    uint64_t wrong, notes, lost; /* lost: records in damaged places */
+};
+
+static void note_finding(void *opaque, const struct tt_finding *f)
 {
+    struct found *found = opaque;
+
+    found->notes += f->harmless;
+    found->lost += !strncmp(f->what, "damaged", 7);
+    found->wrong += !f->harmless && strncmp(f->what, "damaged", 7);
+}
+
+static struct found verify(struct unit *u)
+{
+    struct found found = { 0 };
+    const struct tt_verify_ops ops = { .finding = note_finding,
+                                       .opaque = &found };
     struct tt_source src = sw_quiet_source(&u->sw);
     struct tt_error err = { 0 };
     uint64_t count = 0;
 
-    ck_assert_msg(tt_verify(&src, NULL, &count, &err) == 0, "%s", err.message);
-    return count;
+    ck_assert_msg(tt_verify(&src, &ops, &count, &err) == 0, "%s", err.message);
+    return found;
+}
+
+static uint64_t findings(struct unit *u)
+{
+    struct found found = verify(u);
+
+    return found.wrong + found.notes + found.lost;
 }
 
 static int count_entries(void *opaque, const struct footer_part *part)
@@ -408,6 +431,132 @@ START_TEST(footers_in_several_segments)
 }
 END_TEST
 
+/* A segment of some versions has ended; its footer is the caller's. */
+static struct tt_footer *end_small_segment(struct unit *u, uint64_t seed)
+{
+    struct tt_footer *ft;
+
+    unit_begin(u, seed);
+    for (unsigned i = 0; i < 6; i++) {
+        unit_write(u, i * 8192, 4096);
+    }
+    end_segment(u);
+    ft = tt_writer_take_footer(&u->sw.w);
+    ck_assert_uint_ge(ft->count, 6);
+    return ft;
+}
+
+/* A part of @count entries that says it is of @parts, with @flags */
+static void append_alone(struct unit *u, struct tt_footer *ft, size_t count,
+                         uint32_t parts, uint16_t flags)
+{
+    uint32_t length;
+    uint8_t *body = tt_footer_span(ft, 0, count, 0, parts, &length);
+    struct tt_request req = {
+        .kind = TT_KIND_FOOTER,
+        .flags = flags | (length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0),
+        .payload = body,
+        .payload_length = length,
+    };
+
+    OK(&u->sw, sw_append_one(&u->sw, &req, 1));
+    free(body);
+}
+
+/* MORE says the same as the numbers: one who waits for parts waits in vain. */
+START_TEST(more_parts_than_there_are)
+{
+    for (unsigned more = 0; more < 2; more++) {
+        for (uint32_t parts = 0; parts < 3; parts++) {
+            struct tt_footer *ft;
+            struct found found;
+            struct unit u;
+
+            ft = end_small_segment(&u, 70);
+            append_alone(&u, ft, ft->count, parts == 2 ? 256 : parts,
+                         more ? TT_RECORD_MORE : 0);
+            found = verify(&u);
+            ck_assert_uint_eq(found.wrong, more ? parts < 2 : parts != 1);
+            /* the rest may have been to come when the writer was killed */
+            ck_assert_uint_eq(found.notes, more && parts == 2);
+            tt_footer_free(ft);
+            unit_end(&u);
+        }
+    }
+}
+END_TEST
+
+/* Who goes on to the next footer could have appended the rest, too. */
+START_TEST(writers_that_go_on)
+{
+    for (unsigned killed = 0; killed < 2; killed++) {
+        struct tt_footer *ft;
+        struct found found;
+        struct unit u;
+
+        ft = end_small_segment(&u, 71);
+        append_parts(&u, ft, 2, 0, false);
+        found = verify(&u);
+        ck_assert_uint_eq(found.wrong, 0);
+        ck_assert_uint_eq(found.notes, 1);
+        if (killed) {
+            /* the next session knows that it is not complete */
+            unit_reopen(&u);
+            ck_assert_uint_eq(findings(&u), 0);
+        }
+        end_segment(&u);
+        OK(&u.sw, sw_append_footer(&u.sw));
+        found = verify(&u);
+        ck_assert_uint_eq(found.wrong, !killed);
+        ck_assert_uint_eq(found.notes, 0);
+        tt_footer_free(ft);
+        unit_end(&u);
+    }
+}
+END_TEST
+
+/* What is there of a footer is compared, whatever is missing before it. */
+START_TEST(parts_behind_damage)
+{
+    for (uint32_t lost = 0; lost < 3; lost++) {
+        for (unsigned how = 0; how < 2; how++) {
+            struct tt_footer *ft;
+            struct found found;
+            uint64_t at = 0;
+            size_t some;
+            struct unit u;
+
+            ft = end_small_segment(&u, 72);
+            some = (ft->count + 2) / 3;
+            for (uint32_t i = 0; i < 3; i++) {
+                uint64_t here = u.sw.w.next_offset;
+
+                at = i == lost ? here : at;
+                if (how && i == (lost == 1 ? 2 : 1)) {
+                    struct tt_footer_entry *e = &ft->entries[some * i];
+
+                    e->time = tt_put64(tt_get64(e->time) + 1);
+                }
+                ck_assert_int_eq(append_part(&u, ft, some, ft->count, i),
+                                 i < 2);
+            }
+            /* what is behind says that it was durable */
+            OK(&u.sw, sw_flush(&u.sw));
+            unit_write(&u, 0, 512);
+            memset(u.sw.journal.cache + at, 0x55, 16);
+            found = verify(&u);
+            ck_assert_uint_eq(found.lost, 1);
+            ck_assert_msg(found.wrong == how, "%u %u: %llu", lost, how,
+                          (ull)found.wrong);
+            ck_assert_uint_eq(found.notes, 0);
+            tt_footer_free(ft);
+            u.sw.damage_ok = true;
+            unit_end(&u);
+        }
+    }
+}
+END_TEST
+
 START_TEST(crash_before_the_footer)
 {
     struct sim_node *n;
@@ -436,6 +585,9 @@ int main(void)
                                   &parts_of_any_size,
                                   &footers_that_come_late,
                                   &footers_in_several_segments,
+                                  &more_parts_than_there_are,
+                                  &writers_that_go_on,
+                                  &parts_behind_damage,
                                   &crash_before_the_footer,
                                   NULL,
                               });
