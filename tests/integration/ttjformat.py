@@ -91,7 +91,7 @@ def read_frame(data, at):
 
 def frames(data, after=None):
     """All frames of a journal without damage, in order; those behind the frame
-    @after, if given."""
+    @after, if given.  One that ends behind the journal's end is not there."""
     segment_size = u64(data, 88)
     at = SEGMENTS
     expected, chain = 1, 0
@@ -102,7 +102,8 @@ def frames(data, after=None):
     ret = []
     while True:
         f = read_frame(data, at)
-        if not f or f.first_seq != expected or f.chain != chain:
+        if not f or f.first_seq != expected or f.chain != chain or \
+                at + f.length > len(data):
             following = SEGMENTS + ((at - SEGMENTS) // segment_size + 1) * \
                 segment_size
             if (at - SEGMENTS) % segment_size == 0:

@@ -81,6 +81,31 @@ void unit_step_clock(struct unit *u, int64_t seconds)
     u->sw.now.realtime += seconds * INT64_C(1000000000);
 }
 
+void unit_destroy(struct unit *u, const struct sim_node *n, enum unit_part part)
+{
+    uint64_t payload = 0;
+    struct tt_frame f;
+
+    ck_assert(tt_frame_decode(&u->sw.super, n->offset,
+                              u->sw.journal.cache + n->offset, &f));
+    payload = f.payload_offset;
+    switch (part) {
+    case UNIT_HEADER:
+        simdisk_destroy(&u->sw.journal, n->offset, 100);
+        break;
+    case UNIT_TABLE:
+        simdisk_flip(&u->sw.journal,
+                     n->offset + sizeof(struct tt_frame_header) + 9, 3);
+        break;
+    case UNIT_PAYLOAD:
+        simdisk_flip(&u->sw.journal, n->offset + payload, 5);
+        break;
+    case UNIT_WHOLE:
+        simdisk_destroy(&u->sw.journal, n->offset, n->length);
+        break;
+    }
+}
+
 static int count_frame(void *opaque, const struct tt_frame *f,
                        const uint8_t *table)
 {

@@ -41,6 +41,11 @@ void unit_reopen(struct unit *u);
 /* Steps CLOCK_REALTIME. */
 void unit_step_clock(struct unit *u, int64_t seconds);
 
+enum unit_part { UNIT_HEADER, UNIT_TABLE, UNIT_PAYLOAD, UNIT_WHOLE };
+/* Of the frame @n nothing, or that part, is any more what was written. */
+void unit_destroy(struct unit *u, const struct sim_node *n,
+                  enum unit_part part);
+
 /* What a scan of the whole journal found */
 #define UNIT_DAMAGES 16
 struct unit_scan {
