@@ -216,39 +216,6 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
     return tt_view_extents(h, seq, offset, length, take_first, ret_extent, err);
 }
 
-int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
-                        struct tt_error *err)
-{
-    uint64_t size = tt_history_disk_size(h, UINT64_MAX);
-    struct look_memo memo;
-    int ret = 0;
-
-    tt_look_begin(h, &memo);
-    *ret_bytes = 0;
-    for (uint64_t at = 0; at < size;) {
-        struct look v, p;
-        uint64_t end;
-
-        ret = tt_look_newest(h, at, UINT64_MAX, &memo, &v, err);
-        if (ret == 0) {
-            ret = tt_look_preimage(h, at, &memo, &p, err);
-        }
-        if (ret < 0) {
-            break;
-        }
-        end = v.end < p.end ? v.end : p.end;
-        if (end > size) {
-            end = size;
-        }
-        if (v.found || p.found) {
-            *ret_bytes += end - at;
-        }
-        at = end;
-    }
-    tt_look_end(&memo);
-    return ret;
-}
-
 /* ---- pieces ------------------------------------------------------------ */
 
 /* Cuts a JOURNAL answer into cells, as many as there is room for. */

@@ -130,49 +130,6 @@ static void find_span(const struct tool_journal *j, struct info *info)
     }
 }
 
-/*
- * Is every block captured that the disk had before, and has a version?  Where
- * the writer's account says more or less, the versions themselves are asked.
- */
-static bool is_mapped(const struct tool_journal *j, const struct info *info)
-{
-    size_t damages;
-
-    tt_history_damages(j->history, &damages);
-    return !opt_full && !damages && !info->stats.damages && !info->stats.gaps &&
-           !info->stats.resizes;
-}
-
-/* Of [offset, offset + length), as far as the disk goes, those (not) in @b. */
-static uint64_t count_blocks(const struct tt_blocks *b, uint64_t offset,
-                             uint64_t length, uint64_t disk_size, bool in)
-{
-    uint64_t end = offset + length, bytes = 0;
-
-    end = end < disk_size ? end : disk_size;
-    for (uint64_t at = offset, run; at < end; at += run) {
-        bool is_in = tt_blocks_test(b, at, end - at, &run);
-
-        bytes += is_in == in ? run : 0;
-    }
-    return bytes;
-}
-
-/*
- * What has been captured, and what was written since, is what has a version:
- * the CHECKPOINTs' map tells without looking at each.
- */
-static void count_captured(const struct tt_recovery *r, struct info *info)
-{
-    info->captured =
-        count_blocks(r->captured, 0, info->disk_size, info->disk_size, true);
-    for (size_t i = 0; i < r->redo_count; i++) {
-        info->captured +=
-            count_blocks(r->captured, r->redos[i].disk_offset,
-                         r->redos[i].disk_length, info->disk_size, false);
-    }
-}
-
 /* What recovery would redo, and what it knows to be captured */
 static int count_redos(const struct tool_journal *j, struct info *info,
                        struct tt_error *err)
@@ -187,10 +144,10 @@ static int count_redos(const struct tool_journal *j, struct info *info,
             info->redo_bytes += r.redos[i].disk_length;
         }
     }
-    if (ret == 0 && is_mapped(j, info)) {
-        count_captured(&r, info);
-    } else if (ret == 0) {
-        ret = tt_history_captured(j->history, &info->captured, err);
+    if (ret == 0) {
+        ret = opt_full
+                  ? tt_history_captured(j->history, &info->captured, err)
+                  : tt_recovery_captured(&r, j->history, &info->captured, err);
     }
     tt_recovery_clear(&r);
     return ret;

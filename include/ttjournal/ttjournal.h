@@ -653,6 +653,13 @@ void tt_history_stats(const struct tt_history *h,
  */
 int tt_history_captured(const struct tt_history *h, uint64_t *ret_bytes,
                         struct tt_error *err);
+/*
+ * The same of a journal of which @r is the recovery, from the account that its
+ * writer kept: looks at versions only where that does not tell.
+ */
+int tt_recovery_captured(const struct tt_recovery *r,
+                         const struct tt_history *h, uint64_t *ret_bytes,
+                         struct tt_error *err);
 const struct tt_epoch *tt_history_epochs(const struct tt_history *h,
                                          size_t *ret_count);
 const struct tt_mark *tt_history_marks(const struct tt_history *h,
