@@ -17,12 +17,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "loop.h"
+#include "nbd.h"
 #include "view.h"
 
 /* How long nbdfuse may take to end once it is unmounted */
@@ -244,91 +244,6 @@ int view_attach(struct view *v, bool writable)
     return status == EXIT_OK ? view_save(v) : status;
 }
 
-/* ---- a device of the kernel's nbd --------------------------------------- */
-
-/* What sysfs says of who has attached it; NULL if nobody has. */
-static char *nbd_owner(const char *device)
-{
-    g_autofree char *name = g_path_get_basename(device);
-    g_autofree char *path = g_strdup_printf("/sys/block/%s/pid", name);
-    char *text = NULL;
-
-    if (g_file_get_contents(path, &text, NULL, NULL)) {
-        g_strchomp(text);
-    }
-    return text;
-}
-
-/* A device that no nbd client uses; NULL if there is none. */
-static char *free_nbd_device(void)
-{
-    const char *modprobe[] = { "modprobe", "-q", "nbd", NULL };
-    g_autofree char *output = NULL;
-
-    if (access("/sys/block/nbd0", F_OK) < 0) {
-        process_succeeds(modprobe, &output); /* what follows will tell */
-    }
-    for (int i = 0; i < 256; i++) {
-        g_autofree char *device = g_strdup_printf("/dev/nbd%d", i);
-        g_autofree char *owner = nbd_owner(device);
-
-        if (access(device, F_OK) < 0) {
-            return NULL;
-        }
-        if (owner == NULL) {
-            return g_steal_pointer(&device);
-        }
-    }
-    return NULL;
-}
-
-/*
- * udev leaves a device alone that is locked: until we know what is on it,
- * nothing may be activated there.  The lock goes with v->device_fd.
- */
-static int lock_device(struct view *v, const char *device)
-{
-    v->device_fd = open(device, O_RDONLY | O_CLOEXEC);
-    if (v->device_fd < 0 || flock(v->device_fd, LOCK_EX | LOCK_NB) < 0) {
-        return tool_fail(EXIT_NO_VIEW, "%s: %s", device, g_strerror(errno));
-    }
-    return EXIT_OK;
-}
-
-static int attach_nbd(struct view *v, const char *socket, bool read_only)
-{
-    g_autofree char *device = free_nbd_device();
-    g_autofree char *output = NULL;
-    /* by netlink it attaches nothing that somebody has open, as we have */
-    const char *argv[] = { "nbd-client", "-nonetlink",
-                           "-unix",      socket,
-                           device,       read_only ? "-readonly" : NULL,
-                           NULL };
-    int status;
-
-    if (device == NULL) {
-        return tool_fail(EXIT_NO_VIEW, "there is no free /dev/nbd device: "
-                                       "modprobe nbd, or install nbdfuse");
-    }
-    status = lock_device(v, device);
-    if (status != EXIT_OK) {
-        return status;
-    }
-    if (!process_succeeds(argv, &output)) {
-        return tool_fail(EXIT_NO_VIEW, "attaching %s: %s", device, output);
-    }
-    /* depending on its version, another process of it does the last step;
-     * until it is noted, the device goes with the server */
-    while ((v->nbd_owner = nbd_owner(device)) == NULL) {
-        if (process_interrupted() || !process_alive(&v->servers[0])) {
-            return view_server_failed(v, "serving the moment");
-        }
-        process_pause();
-    }
-    v->device = g_steal_pointer(&device);
-    return view_save(v);
-}
-
 /* ---- sockets ------------------------------------------------------------ */
 
 char *view_socket(const struct view *v, unsigned i)
@@ -379,7 +294,7 @@ static int serve_by_nbd(struct view *v, const struct view_request *req)
     g_autofree char *socket = view_socket(v, 0);
     int status = serve_socket(v, req, 0, !req->no_replay);
 
-    return status == EXIT_OK ? attach_nbd(v, socket, req->no_replay) : status;
+    return status == EXIT_OK ? nbd_attach(v, socket, req->no_replay) : status;
 }
 
 int view_serve(struct view *v, const struct view_request *req)
@@ -393,20 +308,6 @@ int view_serve(struct view *v, const struct view_request *req)
 
 /* ---- the end ------------------------------------------------------------ */
 
-/* Detaches a device of the kernel's nbd, unless it is another's by now. */
-static int detach_nbd(const struct view *v)
-{
-    g_autofree char *owner = nbd_owner(v->device);
-    g_autofree char *output = NULL;
-    const char *argv[] = { "nbd-client", "-d", v->device, NULL };
-
-    if (owner != NULL && g_strcmp0(owner, v->nbd_owner) == 0 &&
-        !process_succeeds(argv, &output)) {
-        return tool_fail(EXIT_NO_VIEW, "detaching %s: %s", v->device, output);
-    }
-    return EXIT_OK;
-}
-
 static int detach_device(struct view *v)
 {
     int status = EXIT_OK;
@@ -416,7 +317,7 @@ static int detach_device(struct view *v)
         v->device_fd = -1;
     }
     if (v->device != NULL) {
-        status = v->nbd_owner ? detach_nbd(v) : loop_detach(v->device, v->file);
+        status = v->nbd_owner ? nbd_detach(v) : loop_detach(v->device, v->file);
     }
     if (status == EXIT_OK) {
         g_clear_pointer(&v->device, g_free);
