@@ -21,6 +21,12 @@
 #define SECTOR 512
 /* LVM's own default is 1 MiB */
 #define LVM_TEXT_MAX (4 * 1024 * 1024)
+/* LVM's own limit */
+#define LVM_NAME_MAX 127
+/* Devices whose roles md's superblock has room for */
+#define MD_ROLES_MAX 1920
+/* What is missing is told in one line */
+#define NAMED_MAX 16
 
 void member_clear(struct member *m)
 {
@@ -106,7 +112,7 @@ static void read_md1(int fd, uint64_t at, const uint8_t *sb, struct member *m)
     m->level = md_level((int32_t)le32(sb + 72));
     m->age = le64(sb + 200);
     number_all(m, le32(sb + 92));
-    if (device < devices &&
+    if (device < devices && device < MD_ROLES_MAX &&
         read_at(fd, at + 256 + (uint64_t)device * 2, role, sizeof(role))) {
         number_own(m, le16(role));
     }
@@ -230,7 +236,7 @@ static void read_lvm(int fd, uint64_t start, uint64_t magic, const char *uuid,
 {
     uint64_t at = magic / SECTOR * SECTOR;
     uint8_t label[SECTOR];
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *set = NULL;
     const char *brace, *end;
 
     if (!read_at(fd, start + at, label, sizeof(label)) ||
@@ -239,10 +245,11 @@ static void read_lvm(int fd, uint64_t start, uint64_t magic, const char *uuid,
     }
     text = lvm_text(fd, start, label);
     brace = text ? strstr(text, " {") : NULL;
-    if (brace == NULL) {
+    if (brace == NULL || brace == text || brace - text > LVM_NAME_MAX) {
         return; /* of no group yet */
     }
-    m->set = lvm_id(brace, &end);
+    set = lvm_id(brace, &end);
+    m->set = set ? tool_visible(set, strlen(set)) : NULL;
     m->name = tool_visible(text, (gsize)(brace - text));
     m->own = g_strdup(uuid);
     lvm_members(brace, m);
@@ -295,68 +302,63 @@ void member_read(int fd, uint64_t start, const char *type, uint64_t magic,
 
 /* ---- the whole ---------------------------------------------------------- */
 
-static const struct member *find(const GPtrArray *found,
-                                 const struct member *set, const char *own)
+static bool same_set(const struct member *a, const struct member *b)
 {
-    for (unsigned i = 0; i < found->len; i++) {
-        const struct member *m = found->pdata[i];
-
-        if (g_strcmp0(m->set, set->set) == 0 && m->own != NULL &&
-            strcmp(m->own, own) == 0) {
-            return m;
-        }
-    }
-    return NULL;
+    return g_strcmp0(a->set, b->set) == 0;
 }
 
-/* The latest that any of them knows. */
-static uint64_t newest(const GPtrArray *found, const struct member *set)
+/* What there is of @set: the newest of each name; and the newest of all. */
+static GHashTable *present(const GPtrArray *found, const struct member *set,
+                           const struct member **ret_newest)
 {
-    uint64_t age = 0;
+    GHashTable *names = g_hash_table_new(g_str_hash, g_str_equal);
 
+    *ret_newest = set;
     for (unsigned i = 0; i < found->len; i++) {
-        const struct member *m = found->pdata[i];
+        struct member *m = found->pdata[i];
+        const struct member *other;
 
-        if (g_strcmp0(m->set, set->set) == 0) {
-            age = MAX(age, m->age);
+        if (!same_set(m, set)) {
+            continue;
+        }
+        if (m->age > (*ret_newest)->age) {
+            *ret_newest = m;
+        }
+        other = m->own ? g_hash_table_lookup(names, m->own) : NULL;
+        if (m->own != NULL && (other == NULL || m->age > other->age)) {
+            g_hash_table_replace(names, m->own, m);
         }
     }
-    return age;
-}
-
-static unsigned count_present(const GPtrArray *found, const struct member *set)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-
-    for (unsigned i = 0; i < found->len; i++) {
-        const struct member *m = found->pdata[i];
-
-        if (g_strcmp0(m->set, set->set) == 0 && m->own != NULL) {
-            g_hash_table_add(seen, m->own);
-        }
-    }
-    return g_hash_table_size(seen);
+    return names;
 }
 
 char *member_missing(const GPtrArray *found, const struct member *set)
 {
-    unsigned present = count_present(found, set);
-    uint64_t age = newest(found, set);
+    const struct member *newest; /* it knows best who belongs to it */
+    g_autoptr(GHashTable) names = present(found, set, &newest);
+    unsigned n = g_hash_table_size(names), count = 0;
     GString *s = g_string_new(NULL);
 
-    if (set->all == NULL && present < set->count) {
-        g_string_printf(s, "%u of %u members", set->count - present,
-                        set->count);
+    if (newest->all == NULL && n < newest->count) {
+        g_string_printf(s, "%u of %u members", newest->count - n,
+                        newest->count);
     }
-    for (char **name = set->all; name != NULL && *name != NULL; name++) {
-        const struct member *m = find(found, set, *name);
-        g_autofree char *text = tool_visible(*name, strlen(*name));
+    for (char **name = newest->all; name != NULL && *name != NULL; name++) {
+        const struct member *m = g_hash_table_lookup(names, *name);
+        g_autofree char *text = NULL;
 
         /* md counts one change when it starts, disk by disk */
-        if (m == NULL || m->age + 1 < age) {
+        if (m != NULL && newest->age - m->age <= 1) {
+            continue;
+        }
+        if (++count <= NAMED_MAX) {
+            text = tool_visible(*name, strlen(*name));
             g_string_append_printf(s, "%s%s%s", s->len ? ", " : "", text,
                                    m ? " (out of date)" : "");
         }
+    }
+    if (count > NAMED_MAX) {
+        g_string_append_printf(s, " and %u more", count - NAMED_MAX);
     }
     return g_string_free(s, s->len == 0);
 }

@@ -41,6 +41,16 @@ char *tool_uuid(const uint8_t uuid[TT_UUID_SIZE])
     return g_string_free(s, FALSE);
 }
 
+/*
+ * Could it upset a terminal: drive it, or change the order in which others are
+ * shown?
+ */
+static bool is_unsafe(gunichar c)
+{
+    return g_unichar_iscntrl(c) || c == 0x061c || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+}
+
 char *tool_visible(const char *text, size_t length)
 {
     GString *s = g_string_new(NULL);
@@ -49,7 +59,7 @@ char *tool_visible(const char *text, size_t length)
     while (text < end) {
         gunichar c = g_utf8_get_char_validated(text, end - text);
 
-        if (c < (gunichar)-2 && c != 0 && !g_unichar_iscntrl(c)) {
+        if (c < (gunichar)-2 && c != 0 && !is_unsafe(c)) {
             const char *next = g_utf8_next_char(text);
 
             g_string_append_len(s, text, next - text);
@@ -109,6 +119,21 @@ void json_time(JsonBuilder *b, const char *name, int64_t value)
     json_string(b, name, tt_time_format(value, buf));
 }
 
+/* Nor may JSON: json-glib leaves much of that as it is. */
+static void print_escaped(const char *text)
+{
+    for (const char *p = text; *p != '\0'; p = g_utf8_next_char(p)) {
+        gunichar c = g_utf8_get_char(p);
+
+        if (c != '\n' && is_unsafe(c)) { /* in a string, then */
+            printf("\\u%04x", (unsigned)c);
+        } else {
+            fwrite(p, 1, (size_t)(g_utf8_next_char(p) - p), stdout);
+        }
+    }
+    putchar('\n');
+}
+
 void json_print(JsonBuilder *b, bool pretty)
 {
     g_autoptr(JsonGenerator) generator = json_generator_new();
@@ -118,6 +143,6 @@ void json_print(JsonBuilder *b, bool pretty)
     json_generator_set_pretty(generator, pretty);
     json_generator_set_root(generator, root);
     text = json_generator_to_data(generator, NULL);
-    puts(text);
+    print_escaped(text);
     g_object_unref(b);
 }
