@@ -286,6 +286,18 @@ static int list_here(const struct view_request *req, const char *name,
     return status;
 }
 
+/* For a shell; the virtual machine may have been led astray by the disk. */
+static char *as_volume(const char *device)
+{
+    static const char plain[] = G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "/+_.-";
+    const char *name = device + (g_str_has_prefix(device, "/dev/") ? 5 : 0);
+    g_autofree char *quoted = strspn(name, plain) == strlen(name)
+                                  ? g_strdup(name)
+                                  : g_shell_quote(name);
+
+    return tool_visible(quoted, strlen(quoted));
+}
+
 /* One line of libguestfs, "DEVICE: TYPE". */
 static void print_found(JsonBuilder *b, const char *line)
 {
@@ -293,6 +305,7 @@ static void print_found(JsonBuilder *b, const char *line)
     g_autofree char *device =
         colon ? g_strndup(line, (gsize)(colon - line)) : NULL;
     g_autofree char *text = tool_visible(line, strlen(line));
+    g_autofree char *volume = device ? as_volume(device) : NULL;
 
     if (device == NULL) { /* a warning of qemu's or the like */
         tool_warn("libguestfs: %s", line);
@@ -300,8 +313,7 @@ static void print_found(JsonBuilder *b, const char *line)
         bool key = strcmp(colon + 2, "crypto_LUKS") == 0 ||
                    strcmp(colon + 2, "BitLocker") == 0;
 
-        printf("  %s: --volume %s%s\n", text,
-               g_str_has_prefix(device, "/dev/") ? device + 5 : device,
+        printf("  %s: --volume %s%s\n", text, volume,
                key ? " --key-file FILE" : "");
     } else {
         json_builder_begin_object(b);
