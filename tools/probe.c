@@ -10,6 +10,11 @@
 #include <string.h>
 
 #include "probe.h"
+#include "process.h"
+#include "tool.h"
+
+/* As many as --partition takes; a forged table can have millions */
+#define PARTITIONS_MAX 1024
 
 void probe_clear(struct probe *p)
 {
@@ -103,13 +108,20 @@ GArray *probe_disk(int fd, uint64_t size)
     struct probe disk;
     blkid_probe pr;
     blkid_partlist list;
+    int count;
 
     g_array_set_clear_func(array, (GDestroyNotify)probe_clear);
     probe_range(fd, 0, size, &disk);
     g_array_append_val(array, disk);
     pr = disk.table ? open_probe(fd, 0, size) : NULL;
     list = pr ? blkid_probe_get_partitions(pr) : NULL;
-    for (int i = 0; list && i < blkid_partlist_numof_partitions(list); i++) {
+    count = list ? blkid_partlist_numof_partitions(list) : 0;
+    if (count > PARTITIONS_MAX) {
+        tool_warn("the disk has %d partitions: looking at the first %d", count,
+                  PARTITIONS_MAX);
+        count = PARTITIONS_MAX;
+    }
+    for (int i = 0; i < count && !process_interrupted(); i++) {
         blkid_partition part = blkid_partlist_get_partition(list, i);
 
         if (!blkid_partition_is_extended(part)) {
