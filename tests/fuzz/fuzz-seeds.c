@@ -12,6 +12,7 @@
 #include "footers.h"
 #include "indexes.h"
 #include "media.h"
+#include "../unit/members.h"
 
 static const char *directory;
 
@@ -340,6 +341,40 @@ static void views(void)
     }
 }
 
+/* Two of each kind, as fuzz-member.c has it. */
+static void members(void)
+{
+    static uint8_t input[2 * (4 + MEMBERS_DISK)];
+
+    for (unsigned kind = 0; kind < 4; kind++) {
+        static const uint8_t magics[] = { 8, 1, 0, 0 };
+        char name[20];
+
+        memset(input, 0, sizeof(input));
+        for (unsigned i = 0; i < 2; i++) {
+            uint8_t *head = input + i * (4 + MEMBERS_DISK);
+
+            /* LVM's are "pv-a" and "pv-b"; the others of one set */
+            head[0] =
+                (uint8_t)((kind == 3 ? 0 : kind) | (kind == 1 ? i : 2) * 8);
+            head[1] = magics[kind];
+            head[2] = MEMBERS_DISK & 255;
+            head[3] = MEMBERS_DISK >> 8;
+            if (kind == 0) {
+                members_md1(head + 4, i, 3, 7 - 3 * i);
+            } else if (kind == 1) {
+                members_lvm(head + 4, members_vg);
+            } else if (kind == 2) {
+                members_btrfs(head + 4, i, 3);
+            } else {
+                members_md0(head + 4, i, 3, 7);
+            }
+        }
+        snprintf(name, sizeof(name), "kind-%u", kind);
+        keep("member", name, input, sizeof(input));
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -353,5 +388,6 @@ int main(int argc, char **argv)
     indexes(FUZZ_FORK);
     times();
     views();
+    members();
     return 0;
 }
