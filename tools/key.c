@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "process.h"
@@ -79,11 +80,32 @@ static int from_terminal(char buf[KEY_MAX + 2])
     return EXIT_OK;
 }
 
+/*
+ * Nobody who has the key, we or what we start, leaves a core file; 1 byte is
+ * what the kernel takes for "nor tell a program that collects them".
+ */
+static int forbid_cores(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_CORE, &limit) == 0) {
+        limit.rlim_cur = MIN(limit.rlim_max, 1);
+        if (setrlimit(RLIMIT_CORE, &limit) == 0) {
+            return EXIT_OK;
+        }
+    }
+    return tool_fail(EXIT_IO, "core files cannot be forbidden: %s",
+                     g_strerror(errno));
+}
+
 int view_read_key(const char *file, char **ret)
 {
     char buf[KEY_MAX + 2];
-    int status = file ? from_file(file, buf) : from_terminal(buf);
+    int status = forbid_cores();
 
+    if (status == EXIT_OK) {
+        status = file ? from_file(file, buf) : from_terminal(buf);
+    }
     if (status == EXIT_OK) {
         *ret = g_strdup(buf);
     }
