@@ -17,6 +17,9 @@
 
 #include "view.h"
 
+/* As many RAIDs as one would read of */
+#define WARNINGS_MAX 16
+
 static bool can_fuse(void)
 {
     return access("/dev/fuse", R_OK | W_OK) == 0;
@@ -204,6 +207,9 @@ static void add_command(GPtrArray *argv, const char *const *words)
     "u=$(echo $u | sed -E "                                                    \
     "\"s/^(.{8})(.{4})(.{4})(.{4})/\\1-\\2-\\3-\\4-/\")\n"
 
+/* What a line begins with that is meant for the user */
+#define DEGRADED "ttjournal-degraded "
+
 /* clang-format off */
 static const char make_ready[] = EACH_RAID
     "if [ \"$(cat $d/array_state)\" = inactive ]; then\n"
@@ -221,6 +227,36 @@ static const char tell[] = EACH_RAID
     "n=$(echo \"$e\" | sed -n s/^MD_DEVICES=//p)\n"
     "echo \"/dev/md/$u: $l on $# of $n disks, $(cat $d/array_state)\"\n"
     "done";
+/*
+ * What of all that is below the device in $1 runs without a member: a line
+ * each.  A member that is out of date was left out when it was assembled.
+ */
+static const char degraded[] =
+    "walk() {\n"
+    "  echo $1\n"
+    "  for s in /sys/class/block/$1/slaves/*; do\n"
+    "    [ ! -e $s ] || walk ${s##*/}\n"
+    "  done\n"
+    "  if [ -e /sys/class/block/$1/partition ]; then\n"
+    "    p=$(readlink -f /sys/class/block/$1) p=${p%/*}\n"
+    "    walk ${p##*/}\n"
+    "  fi\n"
+    "}\n"
+    "r=$(readlink -f \"$1\")\n"
+    "below=\" $(echo $(walk ${r##*/})) \"\n"
+    "h=$(lvm lvs --noheadings -o lv_health_status \"$1\" 2>/dev/null)\n"
+    "h=$(echo $h)\n"
+    "[ -z \"$h\" ] || echo \"" DEGRADED "$1: $h\"\n"
+    EACH_RAID
+    "case \"$below\" in *\" ${m##*/} \"*) ;; *) continue ;; esac\n"
+    "n=$(cat $d/raid_disks) i=0 l=\n"
+    "while [ $i -lt $n ] && [ $i -lt 64 ]; do\n"
+    "  [ -e $d/rd$i ] || l=\"$l${l:+, }$i\"\n"
+    "  i=$((i + 1))\n"
+    "done\n"
+    "[ -z \"$l\" ] || echo \"" DEGRADED "/dev/md/$u: $l of $n\"\n"
+    "done\n"
+    "true";
 /* clang-format on */
 
 static void add_shell(GPtrArray *argv, const char *script)
@@ -243,8 +279,11 @@ static void add_mount(GPtrArray *argv, const struct view *v,
     const char *local[] = { "mount-local", v->target, "readonly:true", options,
                             NULL };
     static const char *const serve[] = { "mount-local-run", NULL };
+    g_autofree char *quoted = g_shell_quote(device);
+    g_autofree char *look = g_strdup_printf("set -- %s\n%s", quoted, degraded);
 
     add_command(argv, mount);
+    add_shell(argv, look);
     add_command(argv, local);
     add_command(argv, serve);
 }
@@ -278,6 +317,8 @@ static int start_guestfish(struct view *v, const struct view_request *req,
     g_autofree char *name = g_path_get_basename(v->run_dir);
 
     v->source = g_strdup_printf("ttjournal-%s", name);
+    argv_add(argv, "stdbuf"); /* what it says is read while it runs */
+    argv_add(argv, "--output=L");
     argv_add(argv, "guestfish");
     argv_add(argv, "--keys-from-stdin");
     add_disks(argv, v, req);
@@ -291,6 +332,31 @@ static int start_guestfish(struct view *v, const struct view_request *req,
         add_mount(argv, v, req, device);
     }
     return view_start_helper(v, argv, env, req->key);
+}
+
+/* A line each for what is mounted though not all of it is there. */
+static void warn_degraded(const struct view *v)
+{
+    g_autofree char *path = view_path(v, "log");
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    unsigned count = 0;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        tool_warn("%s: whether all members are there is not known: the log "
+                  "cannot be read",
+                  v->target);
+        return;
+    }
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line != NULL && count < WARNINGS_MAX; line++) {
+        if (g_str_has_prefix(*line, DEGRADED)) {
+            tool_warn("%s: mounted degraded, with members missing or out of "
+                      "date: %.500s",
+                      v->target, *line + strlen(DEGRADED));
+            count++;
+        }
+    }
 }
 
 int guest_mount(struct view *v, const struct view_request *req)
@@ -311,6 +377,9 @@ int guest_mount(struct view *v, const struct view_request *req)
     status = view_serve_sockets(v, req);
     if (status == EXIT_OK) {
         status = start_guestfish(v, req, (const char *const *)env);
+    }
+    if (status == EXIT_OK) {
+        warn_degraded(v);
     }
     return status;
 }

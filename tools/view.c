@@ -64,7 +64,7 @@ int view_start_helper(struct view *v, GPtrArray *argv, const char *const *env,
     }
     while (status == EXIT_OK && !view_is_mounted(v->target, v->source)) {
         if (process_interrupted() || !process_alive(&v->helper)) {
-            return view_server_failed(v, argv->pdata[0]);
+            return view_server_failed(v, v->how ? v->how : argv->pdata[0]);
         }
         process_pause();
         status = guest_note_litter(v);
