@@ -440,7 +440,9 @@ static int take_back(struct tt_builder *b, const struct bytes *rest)
 /* 1 if what is next was taken in, 0 if it cannot be covered yet. */
 static int scan_stretch(struct tt_builder *b)
 {
-    const struct tt_scan_ops ops = { scan_frame, scan_damage, b };
+    const struct tt_scan_ops ops = { .frame = scan_frame,
+                                     .damage = scan_damage,
+                                     .opaque = b };
     const struct history_sink sink = { sink_version, sink_frame, b };
     struct tt_history *h = b->catalog->rest;
     uint64_t from = b->last_seq ? b->next_offset : 0;
@@ -514,7 +516,22 @@ struct starts {
         uint64_t offset, last_seq; /* of its first frame */
     } * list;
     size_t count, room;
+    const struct tt_scan *scan;
+    bool ended; /* the newest one is durable */
 };
+
+/* Stops once nothing more can come of it. */
+static bool is_enough(struct starts *s)
+{
+    const struct segment_start *last;
+
+    if (s->count) {
+        last = &s->list[s->count - 1];
+        s->ended = last->offset >= s->scan->newest_start &&
+                   last->last_seq <= s->scan->durable_seq;
+    }
+    return s->ended;
+}
 
 static int note_start(void *opaque, const struct tt_frame *f,
                       const uint8_t *table)
@@ -523,14 +540,14 @@ static int note_start(void *opaque, const struct tt_frame *f,
 
     (void)table;
     if (!(f->flags & TT_FRAME_SEGMENT_START)) {
-        return 0;
+        return is_enough(s) ? -TT_ECHANGED : 0;
     }
     if (!tt_history_room(&s->list, s->count, &s->room, sizeof(*s->list))) {
         return -TT_ENOMEM;
     }
     s->list[s->count++] =
         (struct segment_start){ f->offset, tt_frame_last_seq(f) };
-    return 0;
+    return is_enough(s) ? -TT_ECHANGED : 0;
 }
 
 /* Finds out which segments up to the limit may be skipped. */
@@ -554,21 +571,31 @@ static int vouch(struct tt_builder *b)
 
 /*
  * Finds out how far can be gone; 0 if that is not beyond what was.  The first
- * frame behind what is covered must be durable, too: the catalog names it.
+ * frame behind what is covered must be durable, too: the catalog names it; so
+ * nothing before that is read again.
  */
 static int find_limit(struct tt_builder *b)
 {
-    struct starts starts = { 0 };
-    const struct tt_scan_ops ops = { .frame = note_start, .opaque = &starts };
     struct tt_scan scan;
+    struct starts starts = { .scan = &scan };
+    const struct tt_scan_ops ops = {
+        .frame = note_start,
+        .opaque = &starts,
+        .moving = true,
+    };
     uint64_t from = 0;
     int ret = tt_scan_start(&b->super, b->src, &from, b->err);
 
     b->limit = from;
     if (ret == 0) {
+        if (b->last_seq && from < b->next_offset) {
+            from = b->next_offset;
+        }
         ret = tt_scan_run(&b->super, b->src, from, &ops, &scan, b->err);
         if (ret == -TT_ENOMEM) {
             ret = no_memory(b->err);
+        } else if (starts.ended) {
+            ret = 0;
         }
     }
     for (size_t i = 0; i < starts.count && ret == 0; i++) {
@@ -583,6 +610,21 @@ static int find_limit(struct tt_builder *b)
         ret = vouch(b);
         return ret < 0 ? ret : 1;
     }
+    return ret;
+}
+
+int tt_builder_look(struct tt_builder *b, struct tt_error *err)
+{
+    int ret = 0;
+
+    b->err = err;
+    if (!b->begun) {
+        ret = begin(b);
+    }
+    if (ret == 0) {
+        ret = find_limit(b);
+    }
+    b->err = NULL;
     return ret;
 }
 

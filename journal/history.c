@@ -532,11 +532,11 @@ int tt_history_begin(struct tt_history *h, const struct tt_source *src,
     return ret;
 }
 
-/* Reads on from the frame at @from. */
-static int load_from(struct tt_history *h, uint64_t from)
+/* Reads on from the frame at @from; @moving: as in struct tt_scan_ops. */
+static int load_from(struct tt_history *h, uint64_t from, bool moving)
 {
-    struct tt_scan_ops ops = { tt_history_take_frame, tt_history_take_damage,
-                               h };
+    struct tt_scan_ops ops = { tt_history_take_frame, tt_history_take_damage, h,
+                               moving };
     int ret = tt_scan_run(&h->super, h->src, from, &ops, &h->scan, h->err);
 
     if (ret == 0 &&
@@ -563,7 +563,7 @@ int tt_history_load(struct tt_history *h, const struct tt_source *src,
 
     tt_history_reset(h);
     ret = tt_history_begin(h, src, err);
-    return loaded(h, ret == 0 ? load_from(h, 0) : ret);
+    return loaded(h, ret == 0 ? load_from(h, 0, false) : ret);
 }
 
 /* What the catalog and the runs know, before the tail is read. */
@@ -593,10 +593,10 @@ static int take_index(struct tt_history *h, const struct tt_catalog *catalog,
     return 0;
 }
 
-int tt_history_open(struct tt_history *h, const struct tt_source *src,
-                    const struct tt_catalog *catalog,
-                    struct tt_run *const *runs, size_t run_count,
-                    struct tt_error *err)
+static int open_index(struct tt_history *h, const struct tt_source *src,
+                      const struct tt_catalog *catalog,
+                      struct tt_run *const *runs, size_t run_count, bool moving,
+                      struct tt_error *err)
 {
     int ret;
 
@@ -606,16 +606,33 @@ int tt_history_open(struct tt_history *h, const struct tt_source *src,
         ret = take_index(h, catalog, runs, run_count);
     }
     if (ret == 0) {
-        ret = load_from(h, tt_catalog_end_offset(catalog));
+        ret = load_from(h, tt_catalog_end_offset(catalog), moving);
     }
     return loaded(h, ret);
+}
+
+int tt_history_open(struct tt_history *h, const struct tt_source *src,
+                    const struct tt_catalog *catalog,
+                    struct tt_run *const *runs, size_t run_count,
+                    struct tt_error *err)
+{
+    return open_index(h, src, catalog, runs, run_count, false, err);
+}
+
+int tt_history_open_moving(struct tt_history *h, const struct tt_source *src,
+                           const struct tt_catalog *catalog,
+                           struct tt_run *const *runs, size_t run_count,
+                           struct tt_error *err)
+{
+    return open_index(h, src, catalog, runs, run_count, true, err);
 }
 
 int tt_history_refresh(struct tt_history *h, const struct tt_source *src,
                        bool *ret_grown, struct tt_error *err)
 {
-    struct tt_scan_ops ops = { tt_history_take_frame, tt_history_take_damage,
-                               h };
+    struct tt_scan_ops ops = { .frame = tt_history_take_frame,
+                               .damage = tt_history_take_damage,
+                               .opaque = h };
     uint64_t frames = h->stats.frames;
     int ret, settled;
 

@@ -47,6 +47,8 @@ struct scanner {
     bool begins_known;
     uint64_t stale_session, stale_from; /* of this session from here on */
     uint64_t vouched;    /* largest durable_seq in a header that counts */
+    bool looks_ahead;    /* what later headers vouch for counts */
+    bool ahead_ended;    /* they vouch for no more */
     bool trust_next;     /* the next frame's place in history is known */
     uint64_t seen_start; /* the segment start that was read last, */
     uint64_t seen_seq;   /* and the first_seq of the frame there, or 0 */
@@ -232,6 +234,56 @@ static int accept(struct scanner *s, const struct tt_frame *f)
     return s->ops->frame ? s->ops->frame(s->ops->opaque, f, table) : 0;
 }
 
+/* The header that follows @f, wherever it is: 1 and *ret; 0: there is none. */
+static int header_after(struct scanner *s, const struct tt_frame *f,
+                        struct tt_frame *ret)
+{
+    uint64_t places[2] = { tt_frame_end(f),
+                           tt_segment_offset(s->super, f->segment + 1) };
+    uint8_t buf[HEADER];
+
+    for (unsigned i = 0; i < 2; i++) {
+        int got;
+
+        if (places[i] >= s->src->size || s->src->size - places[i] < HEADER) {
+            continue;
+        }
+        got = read_at(s, places[i], buf, HEADER);
+        if (got < 0 ||
+            (got > 0 && tt_frame_decode(s->super, places[i], buf, ret) &&
+             tt_frame_links(f, ret))) {
+            return got;
+        }
+    }
+    return 0;
+}
+
+/*
+ * Finds out whether a header behind @f vouches for it: if so, its payload need
+ * not be read.  Each header is met about once, for those before the one that
+ * is found are vouched for as well.
+ */
+static int look_ahead(struct scanner *s, const struct tt_frame *f)
+{
+    struct tt_frame at = *f;
+    int ret = 1;
+
+    while (!s->ahead_ended && s->vouched < tt_frame_last_seq(f)) {
+        struct tt_frame next;
+
+        ret = header_after(s, &at, &next);
+        if (ret <= 0) {
+            s->ahead_ended = true;
+            break;
+        }
+        if (next.durable_seq > s->vouched) {
+            s->vouched = next.durable_seq;
+        }
+        at = next;
+    }
+    return ret;
+}
+
 /*
  * Is the frame at @offset the next of history?  1 and *f if so.  A frame that
  * is already known to be durable need not be whole: its payload is checked by
@@ -249,6 +301,12 @@ static int try_next(struct scanner *s, uint64_t offset, bool must_be_whole,
     }
     if (!tt_frame_links(scan->empty ? NULL : &scan->last, f)) {
         return 0;
+    }
+    if (!must_be_whole && s->looks_ahead) {
+        ret = look_ahead(s, f);
+        if (ret < 0) {
+            return ret;
+        }
     }
     if (must_be_whole || tt_frame_last_seq(f) > s->vouched) {
         return payload_whole(s, f, s->head + HEADER);
@@ -695,11 +753,16 @@ static int judge_break(struct scanner *s)
     struct tt_scan *scan = s->scan;
     struct zone z = { 0 };
     const struct tt_frame *resume;
-    uint64_t q = scan->last_seq + 1, at = scan->end_offset;
-    int ret = zone_collect(s, &z, at, q);
-    /* what the newest segment's header said at first counts as well */
-    uint64_t durable = z.durable > s->vouched ? z.durable : s->vouched;
+    uint64_t q = scan->last_seq + 1, at = scan->end_offset, durable;
+    int ret;
 
+    if (s->ops->moving && s->vouched < q && !scan->empty &&
+        scan->last.offset >= scan->newest_start) {
+        return 0;
+    }
+    ret = zone_collect(s, &z, at, q);
+    /* what the newest segment's header said at first counts as well */
+    durable = z.durable > s->vouched ? z.durable : s->vouched;
     if (ret < 0) {
         goto out;
     }
@@ -804,8 +867,10 @@ int tt_scan_run(const struct tt_super *super, const struct tt_source *src,
         .disk_size = super->disk_size,
     };
     s.trust_next = from != 0;
+    s.looks_ahead = ops->moving;
     ret = newest_segment(&s, &f);
     if (ret > 0) {
+        ret_scan->newest_start = f.offset;
         s.vouched = f.durable_seq;
         s.newest = f.segment;
         s.newest_session = f.session;
@@ -901,13 +966,16 @@ static int last_still_there(struct scanner *s)
  * Did the writer leave what was read last behind, as an append that failed,
  * and go on in the next segment?  Or did a later session find damage, and go
  * on behind it, in the next segment or the one after?  Or did one begin in the
- * stead of what was read and not durable?
+ * stead of what was read and not durable?  Or is there, behind what cannot be
+ * read, a segment that knows it to have been durable?  (A writer who has gone
+ * on since the end was looked at is met there, too: the end tells.)
  */
-static int left_behind(struct scanner *s)
+static int left_behind(struct scanner *s, bool *ret_behind)
 {
     const struct tt_scan *scan = s->scan;
     const struct tt_frame *last = &scan->last;
 
+    *ret_behind = false;
     for (uint64_t k = last->segment; !scan->empty; k--) {
         struct tt_frame f;
         int ret = frame_at(s, tt_segment_offset(s->super, k), &f);
@@ -937,42 +1005,75 @@ static int left_behind(struct scanner *s)
                          f.first_seq <= scan->last_seq))) {
             return 1;
         }
+        *ret_behind |= ret > 0 && f.session == last->session &&
+                       f.session_nonce == last->session_nonce &&
+                       f.durable_seq > scan->last_seq;
     }
     return 0;
+}
+
+/* Accepts what follows; 0 at the end, *ret_count frames on. */
+static int accept_next(struct scanner *s, uint64_t *ret_count)
+{
+    struct tt_frame f;
+    int ret;
+
+    *ret_count = 0;
+    s->ahead_ended = false;
+    s->seen_start = 0;
+    while ((ret = find_next(s, &f)) > 0) {
+        ret = accept(s, &f);
+        if (ret) {
+            return ret;
+        }
+        ++*ret_count;
+    }
+    return ret;
+}
+
+/* Likewise, and 1 if the end is not where it was, or another lies behind it. */
+static int accept_to_end(struct scanner *s)
+{
+    bool behind = false;
+    uint64_t count;
+    int ret;
+
+    do {
+        ret = accept_next(s, &count);
+        if (ret || (behind && !count)) {
+            break;
+        }
+        ret = left_behind(s, &behind);
+    } while (ret == 0 && behind);
+    return ret == 0 ? behind : ret;
 }
 
 int tt_scan_follow(const struct tt_super *super, const struct tt_source *src,
                    const struct tt_scan_ops *ops, struct tt_scan *scan,
                    struct tt_error *err)
 {
-    struct scanner s = { .super = super, .src = src, .ops = ops, .scan = scan };
-    struct tt_frame f;
-    int ret = scanner_init(&s, err), there;
+    struct scanner s = {
+        .super = super,
+        .src = src,
+        .ops = ops,
+        .scan = scan,
+        .looks_ahead = true,
+    };
+    int ret = scanner_init(&s, err);
 
     if (ret < 0) {
         return ret;
     }
     s.vouched = scan->durable_seq;
     /* first, or what a power cut left of its followers would pass for news */
-    there = last_still_there(&s);
-    while (there > 0 && (ret = find_next(&s, &f)) > 0) {
-        ret = accept(&s, &f);
-        if (ret) {
-            break;
-        }
+    ret = last_still_there(&s);
+    if (ret >= 0) {
+        ret = ret ? accept_to_end(&s) : 1;
     }
-    if (there < 0) {
-        ret = there;
-    } else if (ret == 0) {
-        if (there) {
-            ret = left_behind(&s);
-            there = !ret;
-        }
-        if (ret >= 0 && !there) {
-            ret = tt_fail(err, TT_ECHANGED, 0,
-                          "the journal's end at %" PRIu64 " was replaced",
-                          scan->end_offset);
-        }
+    if (ret > 0) {
+        ret = tt_fail(err, TT_ECHANGED, 0,
+                      "the journal's end at %" PRIu64 " was replaced",
+                      scan->end_offset);
     }
     scanner_clear(&s);
     return ret < 0 ? ret : 0;

@@ -443,7 +443,9 @@ static int check_damage(void *opaque, const struct tt_damage *d)
 
 static int verify_all(struct verifier *v)
 {
-    struct tt_scan_ops ops = { check_frame, check_damage, v };
+    struct tt_scan_ops ops = { .frame = check_frame,
+                               .damage = check_damage,
+                               .opaque = v };
     const struct tt_super *super = &v->history->super;
     struct tt_scan scan;
     int ret = tt_verify_super(v);

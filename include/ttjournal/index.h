@@ -182,6 +182,8 @@ void tt_builder_free(struct tt_builder *b);
  * Negative: -TT_EINDEX if the journal is not the one that the catalog covers.
  */
 int tt_builder_fill(struct tt_builder *b, struct tt_error *err);
+/* Is there something to take in, up to tt_builder_stats' journal_due?  1, 0. */
+int tt_builder_look(struct tt_builder *b, struct tt_error *err);
 /* Versions that wait to be written, or records without any. */
 bool tt_builder_pending(const struct tt_builder *b);
 /* Writes them as one run, which the catalog has now.  @id: random. */
@@ -209,6 +211,14 @@ int tt_history_open(struct tt_history *h, const struct tt_source *src,
                     const struct tt_catalog *catalog,
                     struct tt_run *const *runs, size_t run_count,
                     struct tt_error *err);
+/*
+ * Likewise, for who has just followed the journal to its end, which moves:
+ * nothing is looked for behind that (struct tt_scan_ops).
+ */
+int tt_history_open_moving(struct tt_history *h, const struct tt_source *src,
+                           const struct tt_catalog *catalog,
+                           struct tt_run *const *runs, size_t run_count,
+                           struct tt_error *err);
 
 /* Bytes of memory that @h holds: the tail and the small rest. */
 size_t tt_history_memory(const struct tt_history *h);

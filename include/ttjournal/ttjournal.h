@@ -382,6 +382,13 @@ struct tt_scan_ops {
     int (*frame)(void *opaque, const struct tt_frame *f, const uint8_t *table);
     int (*damage)(void *opaque, const struct tt_damage *d);
     void *opaque;
+    /*
+     * A writer goes on: nothing is looked for behind the end, which costs much
+     * and is over before it is known, if the newest segment's start was
+     * accepted; and what a later header knows to be durable need not be whole.
+     * What is behind damage in that segment is found once another one begins.
+     */
+    bool moving;
 };
 
 /* What a scan found at the journal's end. */
@@ -399,6 +406,7 @@ struct tt_scan {
     uint64_t disk_size;         /* after the last accepted frame */
     uint64_t notable_offset, footer_offset; /* newest, the last one's too */
     uint64_t unreadable; /* places where the medium gave EIO */
+    uint64_t newest_start; /* newest valid segment header that a run met */
 };
 
 /*

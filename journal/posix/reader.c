@@ -101,8 +101,11 @@ static void past_free(struct past *p)
     }
 }
 
-/* Reads what there is now; what @set (or NULL) covers comes from there. */
-static int past_read(struct tt_reader *r, struct tt_index_set *set,
+/*
+ * Reads what there is now; what @set (or NULL) covers comes from there.
+ * @moving: nothing is looked for behind the end.
+ */
+static int past_read(struct tt_reader *r, struct tt_index_set *set, bool moving,
                      struct past **ret_past, struct tt_error *err)
 {
     struct past *p = calloc(1, sizeof(*p));
@@ -121,8 +124,9 @@ static int past_read(struct tt_reader *r, struct tt_index_set *set,
     } else if (ret == 0) {
         p->set = tt_index_set_ref(set);
         runs = tt_index_set_runs(set, &count);
-        ret = tt_history_open(p->history, &p->file.source,
-                              tt_index_set_catalog(set), runs, count, err);
+        ret = (moving ? tt_history_open_moving : tt_history_open)(
+            p->history, &p->file.source, tt_index_set_catalog(set), runs, count,
+            err);
     }
     if (ret < 0) {
         past_free(p);
@@ -193,8 +197,21 @@ static bool keeps_durable(const struct tt_reader *r)
                                      f.own_chain == r->durable_chain);
 }
 
-/* Puts @p, which it takes, in the place of the present one. */
-static int past_install(struct tt_reader *r, struct past *p,
+/* Does @p know all that @old does?  What is behind damage it may have missed. */
+static bool reaches(const struct past *p, const struct past *old)
+{
+    const struct tt_scan *a = tt_history_end(p->history);
+    const struct tt_scan *b = tt_history_end(old->history);
+
+    return a->last_seq >= b->last_seq && a->end_offset >= b->end_offset &&
+           a->damaged_end == b->damaged_end;
+}
+
+/*
+ * Puts @p, which it takes, in the place of the present one; @moving: unless
+ * that reaches further (-TT_ECHANGED).
+ */
+static int past_install(struct tt_reader *r, struct past *p, bool moving,
                         struct tt_error *err)
 {
     struct past *old = p;
@@ -205,6 +222,9 @@ static int past_install(struct tt_reader *r, struct past *p,
     ret = tt_file_update_size(&p->file, err);
     if (ret == 0) {
         ret = tt_history_refresh(p->history, &p->file.source, &grown, err);
+    }
+    if (ret == 0 && moving && !reaches(p, r->past)) {
+        ret = tt_fail(err, TT_ECHANGED, 0, "the journal's end is damaged");
     }
     if (ret == 0) {
         old = r->past;
@@ -294,9 +314,9 @@ static int reload(struct tt_reader *r, struct tt_error *err)
         if (r->store && r->mended < MENDED_MAX) {
             set = tt_store_get(r->store);
         }
-        ret = past_read(r, set, &p, err);
+        ret = past_read(r, set, false, &p, err);
         if (ret == 0) {
-            ret = past_install(r, p, err);
+            ret = past_install(r, p, false, err);
         }
         if (ret == -TT_EINDEX && set) {
             mend(r, set);
@@ -510,6 +530,26 @@ static bool segment_ended(struct tt_reader *r)
     return ended;
 }
 
+/*
+ * With reload: goes over to the newest index, and reads of what that does not
+ * cover what it must.  If that will not do, all is looked at as at an opening.
+ */
+static int advance(struct tt_reader *r, struct tt_error *err)
+{
+    struct tt_index_set *set = tt_store_get(r->store);
+    struct past *p;
+    int ret = -TT_EINDEX;
+
+    if (set) {
+        ret = past_read(r, set, true, &p, err);
+        if (ret == 0) {
+            ret = past_install(r, p, true, err);
+        }
+    }
+    tt_index_set_put(set);
+    return ret == 0 ? 0 : reload(r, err);
+}
+
 /* With reload */
 static int follow_index(struct tt_reader *r, struct tt_error *err)
 {
@@ -532,7 +572,7 @@ static int follow_index(struct tt_reader *r, struct tt_error *err)
     set = tt_store_get(r->store);
     newer = set != r->past->set;
     tt_index_set_put(set);
-    return newer ? reload(r, err) : 0;
+    return newer ? advance(r, err) : 0;
 }
 
 int tt_reader_follow(struct tt_reader *r, struct tt_error *err)

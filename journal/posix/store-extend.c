@@ -390,12 +390,11 @@ static int is_due(struct tt_store *s, const struct tt_store_work *w,
     }
     r = begin(&x, tt_store_get(s));
     if (r == 0) {
-        r = tt_builder_fill(x.builder, err);
+        r = tt_builder_look(x.builder, err);
     }
     if (r >= 0) {
         tt_builder_stats(x.builder, &stats);
-        *ret_due = (r > 0 || tt_builder_pending(x.builder)) &&
-                   stats.journal_due >= from + w->at_least;
+        *ret_due = r > 0 && stats.journal_due >= from + w->at_least;
         r = 0;
     }
     end(&x);

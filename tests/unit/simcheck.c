@@ -75,7 +75,9 @@ int sw_check_path(struct simwriter *sw, const struct sim_node *required,
                   struct sim_node **ret_end)
 {
     struct walk w = { .sw = sw, .at = &sw->model.root };
-    const struct tt_scan_ops ops = { walk_frame, walk_damage, &w };
+    const struct tt_scan_ops ops = { .frame = walk_frame,
+                                     .damage = walk_damage,
+                                     .opaque = &w };
     struct tt_source src = sw_quiet_source(sw);
     struct tt_error err = { 0 };
     struct tt_scan scan;

@@ -128,7 +128,9 @@ static int count_damage(void *opaque, const struct tt_damage *d)
 
 void unit_scan(struct unit *u, struct unit_scan *ret)
 {
-    const struct tt_scan_ops ops = { count_frame, count_damage, ret };
+    const struct tt_scan_ops ops = { .frame = count_frame,
+                                     .damage = count_damage,
+                                     .opaque = ret };
     struct tt_source src = sw_quiet_source(&u->sw);
     struct tt_error err = { 0 };
 
