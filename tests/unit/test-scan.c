@@ -660,6 +660,134 @@ START_TEST(follow_across_a_power_cut)
 }
 END_TEST
 
+/* And a frame tells of it. */
+static void make_durable(struct unit *u)
+{
+    OK(&u->sw, sw_journal_flush(&u->sw));
+    OK(&u->sw, sw_durable(&u->sw));
+}
+
+/* What could not be read, another segment knows to have been durable. */
+START_TEST(follow_meets_damage)
+{
+    const struct sim_node *lost;
+    struct follower fo = { 0 };
+    struct unit_scan s;
+    struct unit u;
+
+    unit_begin(&u, 21);
+    unit_write(&u, 0, 4096);
+    OK(&u.sw, sw_flush(&u.sw));
+    unit_scan(&u, &s);
+    fo.next_seq = s.scan.last_seq + 1;
+    OK(&u.sw, follow(&u, &fo, &s.scan));
+    unit_write(&u, 0, 1024);
+    lost = u.sw.tip;
+    unit_write(&u, 512, 1024);
+    make_durable(&u);
+    simdisk_destroy(&u.sw.journal, lost->offset, 512);
+    OK(&u.sw, follow(&u, &fo, &s.scan));
+    ck_assert_uint_lt(s.scan.last_seq, lost->first_seq);
+    unit_step_clock(&u, -3600);
+    unit_write(&u, 0, 512);
+    ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
+    /* and once is enough */
+    unit_scan(&u, &s);
+    ck_assert_uint_eq(s.damage_count, 1);
+    ck_assert_uint_eq(s.scan.last_seq, u.sw.tip->last_seq);
+    fo.next_seq = s.scan.last_seq + 1;
+    OK(&u.sw, follow(&u, &fo, &s.scan));
+    unit_end(&u);
+}
+END_TEST
+
+/* Payload of what a later header vouches for is not read, the rest is. */
+START_TEST(follow_reads_heads)
+{
+    const uint32_t length = 64 * TT_KIB, count = 8;
+    struct follower fo = { 0 };
+    const struct tt_scan_ops ops = { .frame = follow_frame, .opaque = &fo };
+    struct counted c = { 0 };
+    struct tt_source src = { .read = counted_read, .opaque = &c };
+    struct tt_error err;
+    struct unit_scan s;
+    struct unit u;
+    uint64_t durable;
+
+    unit_begin(&u, 22);
+    unit_scan(&u, &s);
+    fo.next_seq = s.scan.last_seq + 1;
+    for (unsigned i = 0; i < count; i++) {
+        unit_write(&u, 0, length);
+    }
+    make_durable(&u);
+    unit_write(&u, 0, 512);
+    durable = u.sw.tip->last_seq;
+    unit_write(&u, 0, length);
+    simdisk_destroy(&u.sw.journal, u.sw.tip->offset + u.sw.tip->length - 512,
+                    1);
+    c.below = simdisk_source(&u.sw.journal);
+    src.size = c.below.size;
+    OK(&u.sw, tt_scan_follow(&u.sw.super, &src, &ops, &s.scan, &err));
+    ck_assert_uint_eq(s.scan.last_seq, durable);
+    ck_assert_uint_ge(fo.frames, count + 1);
+    ck_assert_uint_lt(c.read, 3 * length);
+    unit_end(&u);
+}
+END_TEST
+
+static void run_counted(struct unit *u, bool moving, struct tt_scan *ret,
+                        uint64_t *ret_read)
+{
+    const struct tt_scan_ops ops = { .moving = moving };
+    struct counted c = { .below = simdisk_source(&u->sw.journal) };
+    struct tt_source src = {
+        .read = counted_read,
+        .opaque = &c,
+        .size = c.below.size,
+    };
+    struct tt_error err;
+
+    OK(&u->sw, tt_scan_run(&u->sw.super, &src, 0, &ops, ret, &err));
+    *ret_read = c.read;
+}
+
+/* The end is not swept while it moves; what is before it is judged as ever. */
+START_TEST(a_moving_end)
+{
+    const struct sim_node *lost;
+    struct tt_scan all, moving;
+    uint64_t read, more;
+    struct unit u;
+
+    unit_begin(&u, 23);
+    unit_write(&u, 0, 4096);
+    make_durable(&u);
+    unit_write(&u, 0, 4096);
+    lost = u.sw.tip;
+    u.sw.journal.size += 2 * TT_MIB;
+    run_counted(&u, false, &all, &more);
+    run_counted(&u, true, &moving, &read);
+    ck_assert_uint_eq(moving.end_offset, all.end_offset);
+    ck_assert_uint_eq(moving.last_seq, u.sw.tip->last_seq);
+    ck_assert_uint_gt(more, 2 * TT_MIB);
+    ck_assert_uint_lt(read, TT_MIB / 4);
+    u.sw.journal.size -= 2 * TT_MIB;
+
+    unit_write(&u, 0, 512);
+    make_durable(&u);
+    unit_write(&u, 0, 512);
+    simdisk_destroy(&u.sw.journal, lost->offset, 512);
+    run_counted(&u, true, &moving, &read);
+    ck_assert_uint_eq(moving.last_seq, lost->first_seq - 1);
+    unit_step_clock(&u, -3600);
+    unit_write(&u, 0, 512);
+    run_counted(&u, true, &moving, &read);
+    ck_assert_uint_eq(moving.last_seq, u.sw.tip->last_seq);
+    unit_end(&u);
+}
+END_TEST
+
 int main(void)
 {
     return unit_run("scan", (const TTest *const *const[]){
@@ -684,6 +812,9 @@ int main(void)
                                 &follow_notices_a_replaced_end,
                                 &follow_leaves_a_failed_append,
                                 &follow_across_a_power_cut,
+                                &follow_meets_damage,
+                                &follow_reads_heads,
+                                &a_moving_end,
                                 NULL,
                             });
 }

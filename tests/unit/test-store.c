@@ -410,6 +410,71 @@ START_TEST(reader_follows)
 }
 END_TEST
 
+/* Destroys a frame some way before the journal's end. */
+static void damage_near_end(const struct world *w, struct tt_reader *r)
+{
+    const struct tt_history *h = tt_reader_lock(r);
+    struct tt_frame f = tt_history_end(h)->last;
+    uint8_t head[TT_HEAD_MAX];
+    struct tt_file *file;
+    struct tt_error err;
+    int fd;
+
+    ck_assert_int_eq(tt_file_open(w->journal, &file, &err), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        ck_assert_int_gt(tt_frame_read(tt_history_super(h), &file->source,
+                                       f.prev_offset, head, &f, &err),
+                         0);
+    }
+    tt_reader_unlock(r);
+    tt_file_close(file);
+    ck_assert(!(f.flags & TT_FRAME_SEGMENT_START));
+    fd = open(w->journal, O_WRONLY);
+    ck_assert_int_eq(pwrite(fd, "lost", 4, (off_t)f.offset), 4);
+    close(fd);
+}
+
+static uint64_t last_seq(struct tt_reader *r, size_t *ret_damages)
+{
+    const struct tt_history *h = tt_reader_lock(r);
+    uint64_t seq = tt_history_end(h)->last_seq;
+
+    tt_history_damages(h, ret_damages);
+    tt_reader_unlock(r);
+    return seq;
+}
+
+/*
+ * A reader that has found damage in the newest segment, and what is behind it,
+ * does not lose either when it goes over to an index.
+ */
+START_TEST(follower_keeps_what_is_behind_damage)
+{
+    struct world w;
+    struct tt_reader *r;
+    struct tt_error err;
+    uint64_t last;
+    size_t damages;
+
+    world_begin(&w, 13, 2);
+    r = open_reader(&w);
+    last = last_seq(r, &damages);
+    ck_assert_uint_eq(damages, 0);
+    damage_near_end(&w, r);
+    tt_reader_close(r);
+    r = open_reader(&w);
+    ck_assert_uint_eq(last_seq(r, &damages), last);
+    ck_assert_uint_eq(damages, 1);
+    ck_assert_uint_eq(indexed(&w), 0);
+    ck_assert_msg(tt_reader_follow(r, &err) == 0, "%s", err.message);
+    ck_assert_uint_gt(indexed(&w), 0);
+    ck_assert_uint_eq(last_seq(r, &damages), last);
+    ck_assert_uint_eq(damages, 1);
+    tt_reader_close(r);
+    world_end(&w);
+}
+END_TEST
+
 START_TEST(damaged_pages)
 {
     /* all from there on; the header is the first page */
@@ -795,6 +860,7 @@ int main(void)
                                  &index_is_made_and_used,
                                  &small_journals_need_none,
                                  &reader_follows,
+                                 &follower_keeps_what_is_behind_damage,
                                  &damaged_pages,
                                  &lost_files,
                                  &folder_is_removed_under_a_follower,
