@@ -755,7 +755,6 @@ static void run_counted(struct unit *u, bool moving, struct tt_scan *ret,
 /* The end is not swept while it moves; what is before it is judged as ever. */
 START_TEST(a_moving_end)
 {
-    const struct sim_node *lost;
     struct tt_scan all, moving;
     uint64_t read, more;
     struct unit u;
@@ -764,7 +763,6 @@ START_TEST(a_moving_end)
     unit_write(&u, 0, 4096);
     make_durable(&u);
     unit_write(&u, 0, 4096);
-    lost = u.sw.tip;
     u.sw.journal.size += 2 * TT_MIB;
     run_counted(&u, false, &all, &more);
     run_counted(&u, true, &moving, &read);
@@ -772,11 +770,39 @@ START_TEST(a_moving_end)
     ck_assert_uint_eq(moving.last_seq, u.sw.tip->last_seq);
     ck_assert_uint_gt(more, 2 * TT_MIB);
     ck_assert_uint_lt(read, TT_MIB / 4);
-    u.sw.journal.size -= 2 * TT_MIB;
+    unit_end(&u);
+}
+END_TEST
 
+START_TEST(a_moving_end_behind_damage)
+{
+    const struct sim_node *lost;
+    struct tt_scan moving;
+    struct unit u;
+    uint64_t read;
+
+    /* before the newest segment, whose start does not vouch for it */
+    unit_begin(&u, 24);
+    unit_write(&u, 0, 4096);
+    make_durable(&u);
+    unit_write(&u, 0, 4096);
+    lost = u.sw.tip;
+    unit_step_clock(&u, -3600);
     unit_write(&u, 0, 512);
     make_durable(&u);
+    simdisk_destroy(&u.sw.journal, lost->offset, 512);
+    run_counted(&u, true, &moving, &read);
+    ck_assert_uint_eq(moving.last_seq, u.sw.tip->last_seq);
+
+    unit_end(&u);
+
+    /* in it: not before there is another */
+    unit_begin(&u, 25);
+    unit_write(&u, 0, 4096);
+    make_durable(&u);
     unit_write(&u, 0, 512);
+    lost = u.sw.tip;
+    make_durable(&u);
     simdisk_destroy(&u.sw.journal, lost->offset, 512);
     run_counted(&u, true, &moving, &read);
     ck_assert_uint_eq(moving.last_seq, lost->first_seq - 1);
@@ -815,6 +841,7 @@ int main(void)
                                 &follow_meets_damage,
                                 &follow_reads_heads,
                                 &a_moving_end,
+                                &a_moving_end_behind_damage,
                                 NULL,
                             });
 }
