@@ -572,9 +572,10 @@ static int vouch(struct tt_builder *b)
 /*
  * Finds out how far can be gone; 0 if that is not beyond what was.  The first
  * frame behind what is covered must be durable, too: the catalog names it; so
- * nothing before that is read again.
+ * nothing before that is read again; nor is anything if the headers of
+ * segments alone tell that it can be gone up to @enough.
  */
-static int find_limit(struct tt_builder *b)
+static int find_limit(struct tt_builder *b, uint64_t enough)
 {
     struct tt_scan scan;
     struct starts starts = { .scan = &scan };
@@ -587,7 +588,7 @@ static int find_limit(struct tt_builder *b)
     int ret = tt_scan_start(&b->super, b->src, &from, b->err);
 
     b->limit = from;
-    if (ret == 0) {
+    if (ret == 0 && from < enough) {
         if (b->last_seq && from < b->next_offset) {
             from = b->next_offset;
         }
@@ -613,7 +614,7 @@ static int find_limit(struct tt_builder *b)
     return ret;
 }
 
-int tt_builder_look(struct tt_builder *b, struct tt_error *err)
+int tt_builder_look(struct tt_builder *b, uint64_t enough, struct tt_error *err)
 {
     int ret = 0;
 
@@ -622,7 +623,7 @@ int tt_builder_look(struct tt_builder *b, struct tt_error *err)
         ret = begin(b);
     }
     if (ret == 0) {
-        ret = find_limit(b);
+        ret = find_limit(b, enough);
     }
     b->err = NULL;
     return ret;
@@ -644,7 +645,7 @@ int tt_builder_fill(struct tt_builder *b, struct tt_error *err)
         return ret;
     }
     if (b->next_offset >= b->limit) {
-        ret = find_limit(b);
+        ret = find_limit(b, b->next_offset + 1);
         if (ret <= 0) {
             return ret;
         }

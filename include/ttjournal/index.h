@@ -182,8 +182,12 @@ void tt_builder_free(struct tt_builder *b);
  * Negative: -TT_EINDEX if the journal is not the one that the catalog covers.
  */
 int tt_builder_fill(struct tt_builder *b, struct tt_error *err);
-/* Is there something to take in, up to tt_builder_stats' journal_due?  1, 0. */
-int tt_builder_look(struct tt_builder *b, struct tt_error *err);
+/*
+ * Is there something to take in, up to tt_builder_stats' journal_due?  1 or 0.
+ * That may be less than there is if it is at least @enough.
+ */
+int tt_builder_look(struct tt_builder *b, uint64_t enough,
+                    struct tt_error *err);
 /* Versions that wait to be written, or records without any. */
 bool tt_builder_pending(const struct tt_builder *b);
 /* Writes them as one run, which the catalog has now.  @id: random. */

@@ -390,7 +390,7 @@ static int is_due(struct tt_store *s, const struct tt_store_work *w,
     }
     r = begin(&x, tt_store_get(s));
     if (r == 0) {
-        r = tt_builder_look(x.builder, err);
+        r = tt_builder_look(x.builder, from + w->at_least, err);
     }
     if (r >= 0) {
         tt_builder_stats(x.builder, &stats);
