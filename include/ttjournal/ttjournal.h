@@ -405,7 +405,7 @@ struct tt_scan {
     uint64_t checkpoint_offset; /* newest frame with a CHECKPOINT, or 0 */
     uint64_t disk_size;         /* after the last accepted frame */
     uint64_t notable_offset, footer_offset; /* newest, the last one's too */
-    uint64_t unreadable; /* places where the medium gave EIO */
+    uint64_t unreadable;   /* places where the medium gave EIO */
     uint64_t newest_start; /* newest valid segment header that a run met */
 };
 
