@@ -5,36 +5,6 @@
  */
 #include "unit.h"
 
-struct gap {
-    struct tt_gap_body body;
-    struct tt_range range;
-};
-
-/* Of the whole disk if @length is 0.  Returns its sequence number. */
-static uint64_t append_gap(struct unit *u, uint64_t opens, uint32_t flags,
-                           uint64_t offset, uint64_t length)
-{
-    struct gap gap = {
-        .body = {
-            .from_seq = tt_put64(u->sw.w.next_seq - 1),
-            .opens_seq = tt_put64(opens),
-            .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
-            .flags = tt_put32(flags),
-            .range_count = tt_put32(length ? 1 : 0),
-        },
-        .range = { tt_put64(offset), tt_put64(length) },
-    };
-    struct tt_request req = {
-        .kind = TT_KIND_GAP,
-        .flags = TT_RECORD_INLINE,
-        .payload = &gap,
-        .payload_length = length ? sizeof(gap) : sizeof(gap.body),
-    };
-
-    OK(&u->sw, sw_append_one(&u->sw, &req, 1));
-    return u->sw.w.next_seq - 1;
-}
-
 /* Both ways say the same. */
 static void check_same(struct unit *u, uint64_t seed, unsigned step)
 {
@@ -110,7 +80,7 @@ static void gap(struct unit *u, uint64_t seed, unsigned step)
         sim_chance(&u->world, 10) ? 0 : 512 * (1 + sim_random(&u->world, 20));
 
     if (sim_chance(&u->world, 50)) {
-        open = append_gap(u, 0, TT_GAP_OPEN, at, length);
+        open = unit_gap(u, 0, TT_GAP_OPEN, at, length);
         check_same(u, seed, step);
         if (sim_chance(&u->world, 20)) {
             end_session(u);
@@ -120,7 +90,7 @@ static void gap(struct unit *u, uint64_t seed, unsigned step)
             length = 0;
         }
     }
-    append_gap(u, open, 0, at, length);
+    unit_gap(u, open, 0, at, length);
     OK(&u->sw, sw_durable(&u->sw));
 }
 
@@ -221,7 +191,7 @@ START_TEST(writes_before_their_captures)
         OK(&u.sw, sw_append_one(&u.sw, &req, 1));
         check_same(&u, 8, i);
     }
-    append_gap(&u, 0, 0, 4096, 4096);
+    unit_gap(&u, 0, 0, 4096, 4096);
     check_same(&u, 8, 6);
     unit_end(&u);
 }

@@ -29,9 +29,7 @@ START_TEST(stale_frame_before_a_rotten_segment)
     unit_write(&u, 0, 1024);
     stale = u.sw.w.next_offset;
     unit_write(&u, 0, 1024);
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, lost, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, lost);
     u.sw.boot++;
     OK(&u.sw, sw_open(&u.sw));
     session = u.sw.durable;
@@ -74,9 +72,7 @@ START_TEST(torn_frame_tells_of_a_later_session)
     lost = u.sw.w.next_offset;
     unit_write(&u, 0, 1024);
     unit_write(&u, 0, 1024);
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, lost, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, lost);
     u.sw.boot++;
     OK(&u.sw, sw_open(&u.sw));
     unit_write(&u, 0, 1024);
@@ -266,9 +262,7 @@ static void torn_and_rotten(unsigned steps)
     OK(&u.sw, sw_flush(&u.sw));
     unit_write(&u, 16384, 4096);
     torn = u.sw.tip;
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, torn->offset + torn->length - 512, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, torn->offset + torn->length - 512);
     u.sw.boot++;
     u.sw.now.boottime = 17;
     OK(&u.sw, sw_open(&u.sw));
@@ -322,9 +316,7 @@ START_TEST(stale_frames_behind_a_rotten_end)
     for (unsigned i = 0; i < 12; i++) {
         OK(&u.sw, sw_durable(&u.sw));
     }
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, end, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, end);
     OK(&u.sw, sw_open(&u.sw));
     for (unsigned i = 0; i < 3; i++) {
         OK(&u.sw, sw_durable(&u.sw));

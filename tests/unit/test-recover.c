@@ -121,36 +121,6 @@ START_TEST(samples_tell_the_disk)
 }
 END_TEST
 
-struct gap {
-    struct tt_gap_body body;
-    struct tt_range range;
-};
-
-/* Returns its sequence number. */
-static uint64_t append_gap(struct unit *u, uint64_t opens, uint32_t flags,
-                           uint64_t offset, uint64_t length)
-{
-    struct gap gap = {
-        .body = {
-            .from_seq = tt_put64(u->sw.w.next_seq - 1),
-            .opens_seq = tt_put64(opens),
-            .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
-            .flags = tt_put32(flags),
-            .range_count = tt_put32(length ? 1 : 0),
-        },
-        .range = { tt_put64(offset), tt_put64(length) },
-    };
-    struct tt_request req = {
-        .kind = TT_KIND_GAP,
-        .flags = TT_RECORD_INLINE,
-        .payload = &gap,
-        .payload_length = length ? sizeof(gap) : sizeof(gap.body),
-    };
-
-    OK(&u->sw, sw_append(&u->sw, &req, 1));
-    return u->sw.w.next_seq - 1;
-}
-
 static unsigned samples_in(const struct tt_recovery *r, uint64_t from,
                            uint64_t to)
 {
@@ -181,7 +151,7 @@ START_TEST(gaps_have_no_samples)
     ck_assert(!tt_blocks_test(r.captured, 40960, 4096, NULL));
     tt_recovery_clear(&r);
 
-    open = append_gap(&u, 0, TT_GAP_OPEN, 0, 0);
+    open = unit_gap(&u, 0, TT_GAP_OPEN, 0, 0);
     OK(&u.sw, sw_durable(&u.sw));
     recover(&u, &r);
     ck_assert_uint_eq(r.open_gap, open);
@@ -191,8 +161,8 @@ START_TEST(gaps_have_no_samples)
     ck_assert_uint_eq(run, u.sw.disk_size);
     tt_recovery_clear(&r);
 
-    append_gap(&u, open, 0, 4096, 2 * 4096);
-    append_gap(&u, 0, 0, 40960, 4096);
+    unit_gap(&u, open, 0, 4096, 2 * 4096);
+    unit_gap(&u, 0, 0, 40960, 4096);
     recover(&u, &r);
     ck_assert_uint_eq(r.open_gap, 0);
     ck_assert_uint_eq(samples_in(&r, 4096, 3 * 4096), 0);
@@ -203,7 +173,7 @@ START_TEST(gaps_have_no_samples)
     tt_recovery_clear(&r);
 
     /* whose ranges nobody knows */
-    append_gap(&u, 0, 0, 0, 0);
+    unit_gap(&u, 0, 0, 0, 0);
     recover(&u, &r);
     ck_assert_uint_eq(r.open_gap, 0);
     ck_assert_uint_eq(r.sample_count, 0);
@@ -245,9 +215,9 @@ START_TEST(a_failed_append_closes_no_gap)
         unit_begin(&u, 7);
         unit_write(&u, 0, 4096);
         OK(&u.sw, sw_flush(&u.sw));
-        open = append_gap(&u, 0, TT_GAP_OPEN, 0, 0);
+        open = unit_gap(&u, 0, TT_GAP_OPEN, 0, 0);
         OK(&u.sw, sw_durable(&u.sw));
-        append_gap(&u, open, 0, 4096, 4096);
+        unit_gap(&u, open, 0, 4096, 4096);
         OK(&u.sw, sw_journal_flush(&u.sw));
         check_gap_open(&u, true);
         if (power) {
@@ -258,7 +228,7 @@ START_TEST(a_failed_append_closes_no_gap)
         u.sw.damage_ok = true; /* the model knows no gaps */
         OK(&u.sw, sw_open(&u.sw));
         check_gap_open(&u, true);
-        append_gap(&u, open, 0, 0, 0);
+        unit_gap(&u, open, 0, 0, 0);
         check_gap_open(&u, true);
         OK(&u.sw, sw_durable(&u.sw));
         check_gap_open(&u, false);

@@ -296,9 +296,7 @@ START_TEST(any_sector_lost)
         }
         for (n = u.sw.tip; n->offset > from + at; n = n->parent) {
         }
-        sw_abandon(&u.sw);
-        simdisk_lose(&u.sw.journal, from + at, 512);
-        u.sw.tip = u.sw.durable;
+        unit_cut_power(&u, from + at);
         OK(&u.sw, sw_check_path(&u.sw, u.sw.durable, &end));
         /* A sector that held the same before, zeroes, cannot be lost. */
         ck_assert(end == n->parent || sim_node_reaches(end, n));
@@ -329,9 +327,7 @@ START_TEST(stale_frames_stay_dead)
         for (unsigned i = 0; i < 12; i++) {
             unit_write(&u, 512 * i, 512);
         }
-        sw_abandon(&u.sw);
-        simdisk_lose(&u.sw.journal, lost, 512);
-        u.sw.tip = u.sw.durable;
+        unit_cut_power(&u, lost);
         /* the same boot: the new session goes over the stale frames */
         OK(&u.sw, sw_open(&u.sw));
         ck_assert_uint_gt(u.sw.w.session, session);
@@ -490,9 +486,7 @@ START_TEST(guest_data_like_a_frame)
         tt_checksum(&h, offsetof(struct tt_frame_header, header_checksum)));
     memcpy(buf + 4096, &h, sizeof(h));
     OK(&u.sw, sw_write(&u.sw, 0, sizeof(buf), buf, SW_PRE_BEFORE));
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, u.sw.tip->offset, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, u.sw.tip->offset);
     OK(&u.sw, sw_check_path(&u.sw, u.sw.durable, &end));
     OK(&u.sw, sw_open(&u.sw));
     ck_assert_uint_eq(u.sw.w.session, 2);
@@ -576,9 +570,7 @@ START_TEST(follow_notices_a_replaced_end)
     unit_scan(&u, &s);
     fo.next_seq = s.scan.last_seq + 1;
     OK(&u.sw, follow(&u, &fo, &s.scan));
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, u.sw.tip->offset, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, u.sw.tip->offset);
     ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
     OK(&u.sw, sw_open(&u.sw));
     ck_assert_int_eq(follow(&u, &fo, &s.scan), -TT_ECHANGED);
@@ -641,10 +633,7 @@ static void follow_lost(bool torn, bool read_on)
     unit_scan(&u, &s);
     fo.next_seq = s.scan.last_seq + 1;
     OK(&u.sw, sw_durable(&u.sw));
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal,
-                 torn ? lost->offset + lost->length - 512 : lost->offset, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, torn ? lost->offset + lost->length - 512 : lost->offset);
     u.sw.boot++;
     u.sw.now.boottime = 17;
     OK(&u.sw, sw_open(&u.sw));

@@ -408,9 +408,7 @@ START_TEST(refresh_tells_of_a_replaced_end)
     OK(&u.sw, sw_journal_flush(&u.sw));
     unit_write(&u, 0, 512);
     h = load(&u);
-    sw_abandon(&u.sw);
-    simdisk_lose(&u.sw.journal, u.sw.tip->offset, 512);
-    u.sw.tip = u.sw.durable;
+    unit_cut_power(&u, u.sw.tip->offset);
     OK(&u.sw, sw_open(&u.sw));
     src = sw_quiet_source(&u.sw);
     ck_assert_int_eq(tt_history_refresh(h, &src, &grown, &err), -TT_ECHANGED);

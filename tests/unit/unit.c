@@ -76,6 +76,42 @@ void unit_reopen(struct unit *u)
     OK(&u->sw, sw_open(&u->sw));
 }
 
+struct gap {
+    struct tt_gap_body body;
+    struct tt_range range;
+};
+
+uint64_t unit_gap(struct unit *u, uint64_t opens, uint32_t flags,
+                  uint64_t offset, uint64_t length)
+{
+    struct gap gap = {
+        .body = {
+            .from_seq = tt_put64(u->sw.w.next_seq - 1),
+            .opens_seq = tt_put64(opens),
+            .reason = tt_put32(TT_GAP_JOURNAL_ERROR),
+            .flags = tt_put32(flags),
+            .range_count = tt_put32(length ? 1 : 0),
+        },
+        .range = { tt_put64(offset), tt_put64(length) },
+    };
+    struct tt_request req = {
+        .kind = TT_KIND_GAP,
+        .flags = TT_RECORD_INLINE,
+        .payload = &gap,
+        .payload_length = length ? sizeof(gap) : sizeof(gap.body),
+    };
+
+    OK(&u->sw, sw_append_one(&u->sw, &req, 1));
+    return u->sw.w.next_seq - 1;
+}
+
+void unit_cut_power(struct unit *u, uint64_t lost)
+{
+    sw_abandon(&u->sw);
+    simdisk_lose(&u->sw.journal, lost, 512);
+    u->sw.tip = u->sw.durable;
+}
+
 void unit_step_clock(struct unit *u, int64_t seconds)
 {
     u->sw.now.realtime += seconds * INT64_C(1000000000);

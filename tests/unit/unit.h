@@ -38,6 +38,14 @@ void unit_write(struct unit *u, uint64_t offset, uint64_t length);
 void unit_fill_segment(struct unit *u, uint64_t left);
 /* Ends the session and opens a new one. */
 void unit_reopen(struct unit *u);
+/*
+ * Appends a GAP of [@offset, @offset + @length), of the whole disk if @length
+ * is 0.  Returns its sequence number.
+ */
+uint64_t unit_gap(struct unit *u, uint64_t opens, uint32_t flags,
+                  uint64_t offset, uint64_t length);
+/* The power is cut, and the journal's sector at @lost never arrived. */
+void unit_cut_power(struct unit *u, uint64_t lost);
 /* Steps CLOCK_REALTIME. */
 void unit_step_clock(struct unit *u, int64_t seconds);
 
