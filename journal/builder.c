@@ -28,15 +28,13 @@
 #include "skip.h"
 
 #define HEADER sizeof(struct tt_frame_header)
-/* Of so many frames the time is stored once; of twice as many if it takes a
- * read to know with which record a frame begins. */
+/* Of so many frames the time is stored once. */
 #define FRAMES_A_POINT 8u
-#define RECORDS_MAX (1u << 20) /* in a segment whose frames are looked for */
+#define RECORDS_MAX (1u << 20) /* in a segment whose frames are kept */
 
-/* Where a record's bytes are, to find out where frames begin */
-struct spot {
-    uint32_t payload; /* from the segment's start; 0: none */
-    uint32_t length;
+/* A frame that begins with a record */
+struct start {
+    uint32_t offset; /* from the segment's; 0: none, or it is the first one */
     int64_t time;
 };
 
@@ -59,7 +57,7 @@ struct tt_builder {
 
     /* The segment that is being taken in */
     const struct skip *skip;
-    struct spot *spots; /* of its records, or NULL if there are too many */
+    struct start *starts; /* by its records, or NULL if there are too many */
     uint64_t newest_version;
     int64_t last_time;
     struct tt_history_stats counts;
@@ -102,7 +100,7 @@ void tt_builder_free(struct tt_builder *b)
         tt_catalog_free(b->catalog);
         tt_pend_clear(&b->pend);
         free(b->vouched);
-        free(b->spots);
+        free(b->starts);
         free(b);
     }
 }
@@ -136,16 +134,26 @@ static void covered_until(struct tt_builder *b, const struct tt_frame *f)
 
 /* ---- by its footer ----------------------------------------------------- */
 
-static void note_spot(struct tt_builder *b, const struct footer_part *part,
-                      const struct placed *v)
+/* The parts of a footer name a frame with versions once or more. */
+static bool note_starts(struct tt_builder *b, const struct footer_part *part)
 {
-    if (b->spots && v->payload) {
-        b->spots[v->seq - part->first_seq] = (struct spot){
-            .payload = (uint32_t)(v->payload - part->segment_offset),
-            .length = (uint32_t)v->disk_length,
-            .time = v->time,
-        };
+    for (uint32_t i = 0; i < part->frame_count && b->starts; i++) {
+        struct footer_times t;
+        struct start *s;
+
+        tt_footer_times(part, i, &t);
+        if (!t.begins_frame || t.seq == part->first_seq) {
+            continue;
+        }
+        s = &b->starts[t.seq - part->first_seq];
+        if (s->offset && (s->offset != t.offset - part->segment_offset ||
+                          s->time != t.time)) {
+            return false;
+        }
+        s->offset = (uint32_t)(t.offset - part->segment_offset);
+        s->time = t.time;
     }
+    return true;
 }
 
 static void count(struct tt_history_stats *s, const struct placed *v)
@@ -156,21 +164,23 @@ static void count(struct tt_history_stats *s, const struct placed *v)
     s->written_bytes += v->kind == TT_KIND_WRITE ? v->disk_length : 0;
 }
 
-static int take_part(void *opaque, const struct footer_part *part)
+static int take_part(void *opaque, struct footer_part *part)
 {
     struct tt_builder *b = opaque;
 
     b->last_time = part->last_time;
+    if (!note_starts(b, part)) {
+        return 0;
+    }
     for (uint32_t i = 0; i < part->entry_count; i++) {
         struct placed v;
 
-        if (!tt_footer_entry(&b->super, part, i, &v)) {
+        if (!tt_footer_next(&b->super, part, &v)) {
             return 0;
         }
         if (!tt_pend_version(&b->pend, &v)) {
             return no_memory(b->err);
         }
-        note_spot(b, part, &v);
         count(&b->counts, &v);
         if (v.seq > b->newest_version) {
             b->newest_version = v.seq;
@@ -179,59 +189,36 @@ static int take_part(void *opaque, const struct footer_part *part)
     return 1;
 }
 
-/*
- * A frame begins at @offset, behind the record with number @before and at or
- * before the one with number @seq, which has @time.
- */
-static bool add_point(struct tt_builder *b, uint64_t offset, uint64_t before,
-                      uint64_t seq, int64_t time)
-{
-    uint8_t head[TT_HEAD_MAX];
-    struct tt_frame f;
-
-    if (seq != before + 1) {
-        /* which record it begins with, only its header can say */
-        if (tt_frame_read(&b->super, b->src, offset, head, &f, NULL) <= 0 ||
-            f.first_seq <= before || f.first_seq > seq) {
-            return true;
-        }
-        seq = f.first_seq;
-        time = f.first_time;
-    }
-    b->frames = 0;
-    return tt_pend_time(&b->pend, seq, time, offset);
-}
-
-/* Where bytes do not follow the record's before them, a frame has begun. */
+/* 1; 0: the parts of the footer do not agree on the order of frames. */
 static int add_points(struct tt_builder *b)
 {
     const struct tt_frame *head = &b->skip->head;
-    uint64_t count = b->skip->next.first_seq - head->first_seq, before = 0;
-    uint64_t end = 0;
+    uint64_t count = b->skip->next.first_seq - head->first_seq;
+    struct start last = { 0, head->first_time };
 
     b->frames = 0;
     if (!tt_pend_time(&b->pend, head->first_seq, head->first_time,
                       head->offset)) {
         return no_memory(b->err);
     }
-    for (uint64_t i = 0; b->spots && i < count; i++) {
-        const struct spot *s = &b->spots[i];
+    for (uint64_t i = 1; b->starts && i < count; i++) {
+        const struct start *s = &b->starts[i];
 
-        if (!s->payload) {
+        if (!s->offset) {
             continue;
         }
-        if (end && s->payload > end) {
-            uint64_t begin =
-                (end + head->alignment - 1) & ~(uint64_t)(head->alignment - 1);
-
-            if (++b->frames >= (i == before + 1 ? 1 : 2) * FRAMES_A_POINT &&
-                !add_point(b, head->offset + begin, head->first_seq + before,
-                           head->first_seq + i, s->time)) {
-                return no_memory(b->err);
-            }
+        if (s->offset <= last.offset || s->time < last.time) {
+            return 0;
         }
-        end = (uint64_t)s->payload + s->length;
-        before = i;
+        last = *s;
+        if (++b->frames < FRAMES_A_POINT) {
+            continue;
+        }
+        b->frames = 0;
+        if (!tt_pend_time(&b->pend, head->first_seq + i, s->time,
+                          head->offset + s->offset)) {
+            return no_memory(b->err);
+        }
     }
     return 1;
 }
@@ -289,12 +276,12 @@ static int take_rest(struct tt_builder *b)
 }
 
 /* Room for the segment's records, by number; without it, few times are known */
-static void begin_spots(struct tt_builder *b)
+static void begin_starts(struct tt_builder *b)
 {
     uint64_t n = b->skip->next.first_seq - b->skip->head.first_seq;
 
-    free(b->spots);
-    b->spots = n <= RECORDS_MAX ? calloc(n, sizeof(*b->spots)) : NULL;
+    free(b->starts);
+    b->starts = n <= RECORDS_MAX ? calloc(n, sizeof(*b->starts)) : NULL;
 }
 
 /* Is it known that segment @k, up to the limit's, begins with history? */
@@ -320,7 +307,7 @@ static int take_segment(struct tt_builder *b, uint64_t k)
         b->skip = &skip;
         b->newest_version = 0;
         b->counts = (struct tt_history_stats){ 0 };
-        begin_spots(b);
+        begin_starts(b);
         tt_pend_mark(&b->pend, &mark);
         ret = tt_skip_footer(&skip, b->body, take_part, b);
         if (ret > 0) {

@@ -17,7 +17,7 @@
 #include "run.h"
 
 #define MAGIC "TTJCAT\r\n"
-#define VERSION 3u
+#define VERSION 4u
 
 /*
  * When so many runs of about one size lie side by side they are merged: so

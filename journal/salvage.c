@@ -127,12 +127,12 @@ static bool keep_record(struct footer_parts *p, const struct placed *e)
 }
 
 /* Takes what one part says of missing records.  1, or 0 if it is no good. */
-static int take_part(struct tt_history *h, const struct footer_part *v)
+static int take_part(struct tt_history *h, struct footer_part *v)
 {
     for (uint32_t i = 0; i < v->entry_count; i++) {
         struct placed e;
 
-        if (!tt_footer_entry(&h->super, v, i, &e)) {
+        if (!tt_footer_next(&h->super, v, &e)) {
             return 0;
         }
         if (is_blind(h, e.seq) && !keep_record(&h->footer, &e)) {

@@ -45,7 +45,7 @@ void tt_skip_clear(struct skip *s);
  * 1 if it is whole, 0 if not, or what part() returned if that is negative.
  * @body: TT_PAYLOAD_RECORD_MAX bytes to work with.
  */
-typedef int skip_part_fn(void *opaque, const struct footer_part *part);
+typedef int skip_part_fn(void *opaque, struct footer_part *part);
 int tt_skip_footer(const struct skip *s, uint8_t *body, skip_part_fn *part,
                    void *opaque);
 

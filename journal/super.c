@@ -102,7 +102,13 @@ void tt_super_encode(const struct tt_super *super,
 }
 
 /* Which of these a copy is decides what the user is told. */
-enum copy_state { COPY_WHOLE, COPY_ALIEN, COPY_NEWER, COPY_DAMAGED };
+enum copy_state {
+    COPY_WHOLE,
+    COPY_ALIEN,
+    COPY_OLDER,
+    COPY_NEWER,
+    COPY_DAMAGED
+};
 
 static enum copy_state check_copy(const struct tt_superblock *sb,
                                   uint64_t offset)
@@ -114,13 +120,12 @@ static enum copy_state check_copy(const struct tt_superblock *sb,
     if (tt_get32(sb->version) > TT_FORMAT_VERSION) {
         return COPY_NEWER;
     }
-    if (tt_get32(sb->version) != TT_FORMAT_VERSION ||
-        tt_get32(sb->size) != sizeof(*sb) || tt_get64(sb->offset) != offset ||
+    if (tt_get32(sb->size) != sizeof(*sb) || tt_get64(sb->offset) != offset ||
         tt_get64(sb->checksum) !=
             tt_checksum(sb, offsetof(struct tt_superblock, checksum))) {
         return COPY_DAMAGED;
     }
-    return COPY_WHOLE;
+    return tt_get32(sb->version) < TT_FORMAT_VERSION ? COPY_OLDER : COPY_WHOLE;
 }
 
 static int decode(const struct tt_superblock *sb, struct tt_super *s,
@@ -206,6 +211,12 @@ static int refuse(const enum copy_state state[2], struct tt_error *err)
         return tt_fail(err, TT_EFORMAT, 0,
                        "the journal's format is newer than version %d: use a "
                        "newer ttjournal",
+                       TT_FORMAT_VERSION);
+    }
+    if (state[0] == COPY_OLDER || state[1] == COPY_OLDER) {
+        return tt_fail(err, TT_EFORMAT, 0,
+                       "the journal's format is older than version %d, and "
+                       "was never released: use the ttjournal that wrote it",
                        TT_FORMAT_VERSION);
     }
     if (state[0] == COPY_ALIEN && state[1] == COPY_ALIEN) {

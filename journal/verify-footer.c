@@ -154,6 +154,8 @@ static bool part_begins(const struct verifier *v, struct verified_segment *s,
 {
     uint32_t part = tt_get32(b->part), count = tt_get32(b->entry_count);
     struct tt_footer *ft = v->ended;
+    uint64_t entries = sizeof(*b) + (uint64_t)tt_get32(b->frame_count) *
+                                        sizeof(struct tt_footer_frame);
 
     if (part == 0) {
         *ret_first = 0;
@@ -163,8 +165,8 @@ static bool part_begins(const struct verifier *v, struct verified_segment *s,
     } else if (part + 1 == tt_get32(b->part_count) || !count) {
         *ret_first = count < ft->count ? ft->count - count : 0;
     } else {
-        return length >= sizeof(*b) + sizeof(struct tt_footer_entry) &&
-               tt_footer_find(ft, body + sizeof(*b), ret_first);
+        return length >= entries + sizeof(struct tt_footer_entry) &&
+               tt_footer_find(ft, body + entries, ret_first);
     }
     return true;
 }

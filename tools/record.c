@@ -235,6 +235,7 @@ static bool describe_footer(struct sink *s, const struct body *body)
     sink_int(s, "part", tt_get32(b.part));
     sink_int(s, "parts", tt_get32(b.part_count));
     sink_int(s, "entries", tt_get32(b.entry_count));
+    sink_int(s, "frames", tt_get32(b.frame_count));
     return true;
 }
 

@@ -1,5 +1,5 @@
 /*
- * The journal's format, version 1
+ * The journal's format, version 2
  *
  * docs/journal-format.md is normative; this header holds its structs and
  * constants and nothing else.  Sizes and offsets are asserted in
@@ -16,7 +16,7 @@
 #define TT_MIB (1024 * TT_KIB)
 #define TT_GIB (1024 * TT_MIB)
 
-#define TT_FORMAT_VERSION 1
+#define TT_FORMAT_VERSION 2
 #define TT_SUPERBLOCK_MAGIC "\x89TTJ\r\n\x1a\n"
 #define TT_FRAME_MAGIC "\x89TTFRM\r\n"
 #define TT_MAGIC_SIZE 8
@@ -310,8 +310,9 @@ struct tt_event_body {
 };
 
 /*
- * The payload of a FOOTER: entries sorted by (disk_offset, seq), then all
- * their checksums.  The entries of one part sort before those of the next.
+ * The payload of a FOOTER: the frames that its entries are of, in order, the
+ * entries, sorted by (disk_offset, seq), and all their checksums, in the same
+ * order.  The entries of one part sort before those of the next.
  */
 struct tt_footer_body {
     tt_le64 segment;
@@ -330,17 +331,28 @@ struct tt_footer_body {
     tt_le32 part_count;
     tt_le32 entry_count;    /* in this part */
     tt_le32 checksum_count; /* in this part */
+    tt_le32 frame_count;    /* in this part */
+    tt_le32 reserved;
+};
+
+/*
+ * Records of a frame that have one time: most often all of them.  If not,
+ * several of these follow each other, with one offset.
+ */
+struct tt_footer_frame {
+    tt_le32 seq;    /* of the first of them, minus the segment's first_seq */
+    tt_le32 offset; /* of the frame, from the segment's start */
+    tt_le64 time;   /* ns UTC, signed */
 };
 
 struct tt_footer_entry {
-    tt_le64 disk_offset; /* as in the record's descriptor */
-    tt_le64 disk_length;
-    tt_le64 time;
+    tt_le64 disk_offset;    /* as in the record's descriptor */
+    tt_le32 sectors;        /* disk_length in units of TT_SECTOR */
     tt_le32 seq;            /* minus the segment's first_seq */
-    tt_le32 payload_offset; /* from the segment's start; 0 if none */
-    tt_le32 first_checksum; /* in this part's checksums */
-    tt_le16 kind;
-    tt_le16 flags;
+    tt_le32 payload_offset; /* from the segment's start; 0 if none; RESIZE: */
+                            /* the upper half of sectors */
+    uint8_t kind;
+    uint8_t flags; /* the lower half of them */
 };
 
 struct tt_seal_body {

@@ -38,17 +38,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 /* ---- the body alone ---------------------------------------------------- */
 
-static void check_entry(const struct footer_part *part, uint32_t i,
-                        const uint8_t *end)
+static void check_entry(struct footer_part *part, const uint8_t *end)
 {
     const struct tt_super *super = &base.sw.super;
     uint64_t sum = 0;
     struct placed p;
 
-    if (!tt_footer_entry(super, part, i, &p)) {
+    if (!tt_footer_next(super, part, &p)) {
         return;
     }
     FUZZ_CHECK(p.seq >= part->first_seq && p.seq <= part->last_seq);
+    FUZZ_CHECK(p.time >= part->first_time && p.time <= part->last_time);
     FUZZ_CHECK(p.disk_offset % TT_SECTOR == 0 &&
                p.disk_offset <= TT_DISK_SIZE_MAX &&
                p.disk_length <= TT_DISK_SIZE_MAX);
@@ -75,7 +75,7 @@ static void check_body(const uint8_t *data, size_t size)
     memcpy(body, data, size);
     if (tt_footer_parse(&base.sw.super, body, (uint32_t)size, &part)) {
         for (uint32_t i = 0; i < part.entry_count; i++) {
-            check_entry(&part, i, body + size);
+            check_entry(&part, body + size);
         }
     }
     free(body);
@@ -206,14 +206,15 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room,
     }
     while (times--) {
         uint8_t *body = data + 2;
-        size_t entries = (size - 2 - head) / entry;
+        uint64_t places = (size - 2 - head - entry) / 8 + 1;
 
         if (fuzz_below(&r, 4) == 0) {
             fuzz_mutate_part(&r, data, 2);
         } else if (fuzz_below(&r, 2)) {
             fuzz_mutate_part(&r, body, head);
         } else {
-            fuzz_mutate_part(&r, body + head + fuzz_below(&r, entries) * entry,
+            /* a frame or an entry, or what is across two of them */
+            fuzz_mutate_part(&r, body + head + fuzz_below(&r, places) * 8,
                              entry);
         }
     }

@@ -5,10 +5,13 @@
  */
 #include "../../journal/footer.h"
 #include "../../journal/skip.h"
+#include "simindex.h"
 #include "unit.h"
 
 struct seen {
     uint64_t offset, length, seq;
+    uint64_t frame; /* from the segment's start */
+    int64_t time;
     uint16_t kind, flags;
     uint64_t payload;
     uint32_t sums;
@@ -51,6 +54,8 @@ static int list_frame(void *opaque, const struct tt_frame *f,
             .offset = r.disk_offset,
             .length = r.disk_length,
             .seq = r.seq,
+            .frame = f->offset - tt_segment_offset(l->super, l->segment),
+            .time = r.time,
             .kind = r.kind,
             .flags = r.flags,
             .sums = r.checksum_count,
@@ -78,20 +83,76 @@ static int by_place(const void *a, const void *b)
                                   : (x->seq > y->seq) - (x->seq < y->seq);
 }
 
+/* Each is of some entry, and the one that it is found by */
+static void check_frames(const uint8_t *frames, uint32_t count,
+                         const struct listing *l, size_t at, uint32_t n)
+{
+    uint8_t *used = calloc(count + 1, 1);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct seen *s = &l->items[at + i];
+        struct tt_footer_frame f;
+        uint32_t k = count;
+
+        do {
+            ck_assert_uint_gt(k, 0);
+            memcpy(&f, frames + --k * sizeof(f), sizeof(f));
+        } while (l->first_seq + tt_get32(f.seq) > s->seq);
+        ck_assert_uint_eq(tt_get32(f.offset), s->frame);
+        ck_assert_int_eq((int64_t)tt_get64(f.time), s->time);
+        used[k] = 1;
+    }
+    for (uint32_t k = 0; k < count; k++) {
+        ck_assert_msg(used[k], "frame %u of %u is of no entry", k, count);
+    }
+    free(used);
+}
+
+/* What a reader makes of one part, without the others */
+static void check_reader(const struct listing *l, const uint8_t *body,
+                         uint32_t length, size_t at)
+{
+    struct footer_part part;
+    struct placed p;
+
+    ck_assert(tt_footer_parse(l->super, body, length, &part));
+    ck_assert(!tt_footer_parse(l->super, body, length - 1, &part));
+    ck_assert(tt_footer_parse(l->super, body, length, &part));
+    for (uint32_t i = 0; i < part.entry_count; i++, at++) {
+        const struct seen *s = &l->items[at];
+
+        ck_assert(tt_footer_next(l->super, &part, &p));
+        ck_assert_uint_eq(p.seq, s->seq);
+        ck_assert_int_eq(p.time, s->time);
+        ck_assert_uint_eq(p.disk_offset, s->offset);
+        ck_assert_uint_eq(p.disk_length, s->length);
+        ck_assert_uint_eq(p.kind, s->kind);
+        ck_assert_uint_eq(p.flags, s->flags);
+        ck_assert_uint_eq(p.payload,
+                          s->payload ? part.segment_offset + s->payload : 0);
+        for (uint32_t k = 0; k < s->sums; k++) {
+            ck_assert_uint_eq(tt_get64(p.sums[k]), s->sum[k]);
+        }
+    }
+}
+
 /* Holds part @part against the sorted items from *at on. */
 static void check_part(const struct listing *l, const uint8_t *body,
                        uint32_t length, uint32_t part, uint32_t parts,
                        size_t *at)
 {
+    const uint8_t *frames = body + sizeof(struct tt_footer_body);
+    const uint8_t *entries, *sums;
+    uint32_t n, m, done = 0;
     struct tt_footer_body b;
-    const uint8_t *entries = body + sizeof(b), *sums;
-    uint32_t n, done = 0;
 
     memcpy(&b, body, sizeof(b));
     n = tt_get32(b.entry_count);
+    m = tt_get32(b.frame_count);
+    entries = frames + m * sizeof(struct tt_footer_frame);
     sums = entries + n * sizeof(struct tt_footer_entry);
-    ck_assert_uint_eq(length, sizeof(b) + n * sizeof(struct tt_footer_entry) +
-                                  tt_get32(b.checksum_count) * 8);
+    ck_assert_uint_eq(length,
+                      (size_t)(sums - body) + tt_get32(b.checksum_count) * 8);
     ck_assert_uint_eq(tt_get64(b.segment), l->segment);
     ck_assert_uint_eq(tt_get64(b.first_seq), l->first_seq);
     ck_assert_uint_eq(tt_get64(b.last_seq), l->last_seq);
@@ -102,19 +163,22 @@ static void check_part(const struct listing *l, const uint8_t *body,
     ck_assert_uint_eq(tt_get64(b.max_disk_length), l->max_length);
     ck_assert_uint_eq(tt_get32(b.part), part);
     ck_assert_uint_eq(tt_get32(b.part_count), parts);
+    ck_assert_uint_le(*at + n, l->count);
+    check_frames(frames, m, l, *at, n);
+    check_reader(l, body, length, *at);
     for (uint32_t i = 0; i < n; i++, (*at)++) {
         const struct seen *s = &l->items[*at];
+        bool resize = s->kind == TT_KIND_RESIZE;
         struct tt_footer_entry e;
 
-        ck_assert_uint_lt(*at, l->count);
         memcpy(&e, entries + i * sizeof(e), sizeof(e));
         ck_assert_uint_eq(tt_get64(e.disk_offset), s->offset);
-        ck_assert_uint_eq(tt_get64(e.disk_length), s->length);
+        ck_assert_uint_eq(tt_get32(e.sectors), (uint32_t)(s->length / 512));
         ck_assert_uint_eq(tt_get32(e.seq), s->seq - l->first_seq);
-        ck_assert_uint_eq(tt_get16(e.kind), s->kind);
-        ck_assert_uint_eq(tt_get16(e.flags), s->flags);
-        ck_assert_uint_eq(tt_get32(e.payload_offset), s->payload);
-        ck_assert_uint_eq(tt_get32(e.first_checksum), done);
+        ck_assert_uint_eq(e.kind, s->kind);
+        ck_assert_uint_eq(e.flags, s->flags);
+        ck_assert_uint_eq(tt_get32(e.payload_offset),
+                          resize ? s->length / 512 >> 32 : s->payload);
         for (uint32_t k = 0; k < s->sums; k++, done++) {
             tt_le64 sum;
 
@@ -289,7 +353,7 @@ static uint64_t findings(struct unit *u)
     return found.wrong + found.notes + found.lost;
 }
 
-static int count_entries(void *opaque, const struct footer_part *part)
+static int count_entries(void *opaque, struct footer_part *part)
 {
     *(size_t *)opaque += part->entry_count;
     return 1;
@@ -343,14 +407,14 @@ END_TEST
 /* What a forger might say: another time, place, content; a version less */
 static void forge(struct tt_footer *ft, unsigned how)
 {
-    struct tt_footer_entry *e = &ft->entries[ft->count / 2];
+    struct footer_version *v = &ft->versions[ft->count / 2];
 
     switch (how) {
     case 1:
-        e->time = tt_put64(tt_get64(e->time) + 1);
+        ft->stretches[v->frame].time++;
         break;
     case 2:
-        e->disk_offset = tt_put64(tt_get64(e->disk_offset) + 512);
+        v->disk_offset += 512;
         break;
     case 3:
         ft->sums[0] = tt_put64(tt_get64(ft->sums[0]) ^ 1);
@@ -361,10 +425,16 @@ static void forge(struct tt_footer *ft, unsigned how)
     case 5:
         ft->last_time++;
         break;
+    case 6:
+        ft->stretches[v->frame].offset -= 512;
+        break;
+    case 7:
+        v->disk_length += 512;
+        break;
     }
 }
 
-#define FORGERIES 6 /* the first is none */
+#define FORGERIES 8 /* the first is none */
 
 /* The segment after the next has begun, and the footers are still to come. */
 static void end_two_segments(struct unit *u, uint64_t seed,
@@ -533,9 +603,7 @@ START_TEST(parts_behind_damage)
 
                 at = i == lost ? here : at;
                 if (how && i == (lost == 1 ? 2 : 1)) {
-                    struct tt_footer_entry *e = &ft->entries[some * i];
-
-                    e->time = tt_put64(tt_get64(e->time) + 1);
+                    ft->versions[some * i].flags ^= TT_RECORD_FUA;
                 }
                 ck_assert_int_eq(append_part(&u, ft, some, ft->count, i),
                                  i < 2);
@@ -553,6 +621,76 @@ START_TEST(parts_behind_damage)
             u.sw.damage_ok = true;
             unit_end(&u);
         }
+    }
+}
+END_TEST
+
+/* What a part may tell of the two frames from here on, which others do not */
+static void forge_frames(struct tt_footer *ft, unsigned how, uint32_t next_part)
+{
+    struct footer_stretch *a = &ft->stretches[0], *b = &ft->stretches[1];
+
+    if (how == 1 && next_part == 1) {
+        a->time++;
+    } else if (how == 2 && next_part == 3) {
+        b->offset += 512;
+    } else if (how == 3 && next_part == 2) {
+        /* no part tells of both: each for itself may be true */
+        b->offset = a->offset - 512;
+    } else if (how == 4 && next_part == 2) {
+        b->time = a->time - 1;
+    }
+}
+
+/* Parts that do not agree where a frame is: the segment is scanned instead. */
+START_TEST(parts_that_disagree)
+{
+    for (unsigned how = 0; how < 5; how++) {
+        struct tt_error err = { 0 };
+        struct tt_source src;
+        struct tt_footer *ft;
+        struct simindex x;
+        struct unit u;
+
+        unit_begin(&u, 70);
+        for (unsigned i = 0; i < 2; i++) {
+            struct tt_request reqs[4];
+
+            for (unsigned k = 0; k < 4; k++) {
+                reqs[k] = (struct tt_request){
+                    .kind = TT_KIND_PREIMAGE,
+                    .flags = TT_RECORD_ZEROES,
+                    .disk_offset = (k + 4 * i) * TT_GRID,
+                    .disk_length = TT_GRID,
+                };
+            }
+            u.sw.now.realtime += 1000;
+            u.sw.now.boottime += 1000;
+            OK(&u.sw, sw_append(&u.sw, reqs, 4));
+        }
+        end_segment(&u);
+        ft = tt_writer_take_footer(&u.sw.w);
+        ck_assert_uint_eq(ft->count, 8);
+        ck_assert_uint_eq(ft->stretch_count, 2);
+        ck_assert_uint_gt(ft->stretches[0].offset, 512);
+        ck_assert_int_gt(ft->stretches[0].time, ft->first_time);
+        ck_assert_int_gt(ft->stretches[1].time, ft->stretches[0].time);
+        for (uint32_t i = 0; i < 4; i++) {
+            /* each part tells of two records of one frame */
+            append_part(&u, ft, 2, 8, i);
+            forge_frames(ft, how, i + 1);
+        }
+        OK(&u.sw, sw_flush(&u.sw));
+        OK(&u.sw, sw_durable(&u.sw));
+        si_init(&x, 1);
+        si_totals = (struct si_totals){ 0 };
+        src = sw_quiet_source(&u.sw);
+        ck_assert_msg(si_extend(&x, &src, true, &err) == 0, "%s", err.message);
+        ck_assert_uint_ge(si_totals.segments, 1);
+        ck_assert_msg((si_totals.from_footers > 0) == (how == 0), "%u", how);
+        si_clear(&x);
+        tt_footer_free(ft);
+        unit_end(&u);
     }
 }
 END_TEST
@@ -588,6 +726,7 @@ int main(void)
                                   &more_parts_than_there_are,
                                   &writers_that_go_on,
                                   &parts_behind_damage,
+                                  &parts_that_disagree,
                                   &crash_before_the_footer,
                                   NULL,
                               });

@@ -41,8 +41,9 @@ START_TEST(structs_have_no_alignment)
     ck_assert_uint_eq(sizeof(struct tt_frame_header), 256);
     ck_assert_uint_eq(sizeof(struct tt_record_header), 48);
     ck_assert_uint_eq(sizeof(struct tt_seal_body), 224);
-    ck_assert_uint_eq(sizeof(struct tt_footer_body), 136);
-    ck_assert_uint_eq(sizeof(struct tt_footer_entry), 40);
+    ck_assert_uint_eq(sizeof(struct tt_footer_body), 144);
+    ck_assert_uint_eq(sizeof(struct tt_footer_frame), 16);
+    ck_assert_uint_eq(sizeof(struct tt_footer_entry), 22);
 }
 END_TEST
 
@@ -239,11 +240,43 @@ START_TEST(super_newer_version)
     struct tt_error err;
 
     make(&area, &s);
-    area.bytes[8] = 2;
-    area.bytes[TT_SUPERBLOCK_COPY + 8] = 2;
+    area.bytes[8] = TT_FORMAT_VERSION + 1;
+    area.bytes[TT_SUPERBLOCK_COPY + 8] = TT_FORMAT_VERSION + 1;
     ck_assert_int_eq(super_read(&area, sizeof(area.bytes), &s, NULL, &err),
                      -TT_EFORMAT);
     ck_assert_ptr_nonnull(strstr(err.message, "newer"));
+}
+END_TEST
+
+/* Makes a copy say that it is of the version before, with its checksum. */
+static void make_older(unsigned copy)
+{
+    uint8_t *sb = area.bytes + copy * TT_SUPERBLOCK_COPY;
+    const size_t checksum = offsetof(struct tt_superblock, checksum);
+    tt_le64 sum;
+
+    sb[8] = TT_FORMAT_VERSION - 1;
+    sum = tt_put64(tt_checksum(sb, checksum));
+    memcpy(sb + checksum, &sum, sizeof(sum));
+}
+
+START_TEST(super_older_version)
+{
+    struct tt_super s;
+    struct tt_error err;
+
+    make(&area, &s);
+    make_older(0);
+    ck_assert_int_eq(super_read(&area, sizeof(area.bytes), &s, NULL, &err), 0);
+    make_older(1);
+    ck_assert_int_eq(super_read(&area, sizeof(area.bytes), &s, NULL, &err),
+                     -TT_EFORMAT);
+    ck_assert_ptr_nonnull(strstr(err.message, "older"));
+    /* only a whole copy is believed */
+    area.bytes[70] ^= 1;
+    area.bytes[TT_SUPERBLOCK_COPY + 70] ^= 1;
+    ck_assert_int_eq(super_read(&area, sizeof(area.bytes), &s, NULL, &err),
+                     -TT_EDAMAGED);
 }
 END_TEST
 
@@ -358,6 +391,7 @@ int main(void)
                                   &super_of_something_else,
                                   &super_cut_short,
                                   &super_newer_version,
+                                  &super_older_version,
                                   &super_unknown_features,
                                   &super_feature_in_one_copy,
                                   &super_limits,
