@@ -54,9 +54,13 @@ def file_end(path):
             data = f.read(end - at)
             if data != ZEROES[:len(data)]:
                 used = len(data.rstrip(b'\0'))
-                return at + -(-used // (4 * KIB)) * 4 * KIB
+                end = at + -(-used // (4 * KIB)) * 4 * KIB
+                break
             end = at
-    return 0
+        # Room that is only allocated counts as written to SEEK_DATA for as long
+        # as the page cache has it, and the driver would write no zeroes there.
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return end
 
 
 def write_zeroes(path, length):
