@@ -46,9 +46,10 @@
 
 /*
  * Of what may be pending.  A flush of the journal holds appends up while the
- * file system commits what they have changed, so there are few.
+ * file system commits what they have changed, so there are few; but what has
+ * become durable is settled at once, and the less, the shorter the wait.
  */
-#define UNDURABLE_PART 4
+#define UNDURABLE_PART 8
 
 /* What was acknowledged is durable after this, also without a flush. */
 #define UNDURABLE_NS (1000 * SCALE_MS)

@@ -525,6 +525,7 @@ static int coroutine_fn GRAPH_RDLOCK ttj_fly(TTJFlight *f, uint64_t seq,
         qemu_lockable_unlock(&s->lock);
         if (count) {
             ret = ttj_start_writes(f, writes, count);
+            g_thread_yield(); /* as ttj_settle_durable() does */
         }
         if (ret == 0) {
             if (f->requests) { /* only this thread changes it */
