@@ -32,10 +32,13 @@
 /* What is kept for the next: as much as comes back from the disk at once */
 #define TTJ_POOL_MAX (32 * MiB)
 
+typedef struct TTJSlab TTJSlab;
+
 /* Bytes that were freed; see ttjournal-data.c. */
 typedef struct TTJPool {
     QemuMutex lock;
-    QSLIST_HEAD(, TTJData) kept[TTJ_DATA_CLASSES];
+    QLIST_HEAD(, TTJData) kept[TTJ_DATA_CLASSES];
+    QLIST_HEAD(, TTJSlab) slabs;
     size_t kept_bytes;
 } TTJPool;
 
@@ -44,8 +47,9 @@ typedef struct TTJData {
     unsigned refs; /* atomic */
     unsigned class;
     TTJPool *pool;
+    TTJSlab *slab; /* that it is a part of, or NULL */
     uint8_t *bytes;
-    QSLIST_ENTRY(TTJData) next; /* in pool */
+    QLIST_ENTRY(TTJData) next; /* in pool */
 } TTJData;
 
 /* One coroutine that waits for its records to be appended */
