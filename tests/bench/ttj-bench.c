@@ -13,6 +13,7 @@
 #include "qemu/error-report.h"
 #include "qemu/keyval.h"
 #include "qemu/main-loop.h"
+#include "qemu/madvise.h"
 #include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qemu/timer.h"
@@ -33,6 +34,7 @@
 
 /* Larger than the caches, so that what is written comes from memory. */
 #define ARENA_BYTES (64 * MiB)
+#define HUGE_PAGE (2 * MiB)
 
 /* ---- latencies ------------------------------------------------------------ */
 
@@ -192,6 +194,7 @@ typedef struct Bench {
     unsigned depth;
     unsigned read_percent;
     unsigned flush_every;  /* a worker's writes to a flush of its own, or 0 */
+    bool huge_pages;       /* as a guest's memory lies in, if it is lucky */
     uint64_t flush_beside; /* bytes to a flush that no write waits for, or 0 */
     double seconds, settle, idle;
     uint64_t count; /* requests, instead of a time; or 0 */
@@ -528,6 +531,7 @@ static void usage(void)
         "                          many writes of its own (0: never)\n"
         "  --flush-beside BYTES    flush after so much was written, while the\n"
         "                          writes go on (0: never)\n"
+        "  --huge-pages            write from memory in huge pages\n"
         "  --seconds S             how long (1)\n"
         "  --settle S              run so long before anything counts (0)\n"
         "  --idle S                before that, do nothing for so long (0);\n"
@@ -602,6 +606,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         OPT_READ,
         OPT_FLUSH_EVERY,
         OPT_FLUSH_BESIDE,
+        OPT_HUGE_PAGES,
         OPT_SECONDS,
         OPT_SETTLE,
         OPT_IDLE,
@@ -620,6 +625,7 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
         { "read", required_argument, NULL, OPT_READ },
         { "flush-every", required_argument, NULL, OPT_FLUSH_EVERY },
         { "flush-beside", required_argument, NULL, OPT_FLUSH_BESIDE },
+        { "huge-pages", no_argument, NULL, OPT_HUGE_PAGES },
         { "seconds", required_argument, NULL, OPT_SECONDS },
         { "settle", required_argument, NULL, OPT_SETTLE },
         { "idle", required_argument, NULL, OPT_IDLE },
@@ -663,6 +669,9 @@ static void parse_options(Bench *b, Setup *setup, int argc, char **argv)
             break;
         case OPT_FLUSH_BESIDE:
             b->flush_beside = parse_number(name, optarg, INT64_MAX);
+            break;
+        case OPT_HUGE_PAGES:
+            b->huge_pages = true;
             break;
         case OPT_SECONDS:
             b->seconds = parse_seconds(name, optarg);
@@ -717,9 +726,11 @@ static void bench_prepare(Bench *b)
     if (b->pattern == ZIPF) {
         zipf_init(&b->zipf, (uint32_t)b->blocks, b->theta, &b->random);
     }
-    b->arena = qemu_memalign(
-        MAX(bdrv_opt_mem_align(blk_bs(b->blk)), qemu_real_host_page_size()),
-        ARENA_BYTES);
+    /* Aligned for any node, and so that huge pages fit. */
+    b->arena = qemu_memalign(HUGE_PAGE, ARENA_BYTES);
+    if (b->huge_pages) {
+        qemu_madvise(b->arena, ARENA_BYTES, QEMU_MADV_HUGEPAGE);
+    }
     /* What does not compress, and no page of it the same. */
     for (uint64_t i = 0; i < ARENA_BYTES; i += sizeof(uint64_t)) {
         stq_he_p(b->arena + i, next_random(&b->random));
