@@ -73,6 +73,16 @@ static int coroutine_fn GRAPH_RDLOCK ttj_co_flush(BlockDriverState *bs)
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         seq = ttj_last_seq(s);
+        /*
+         * The block layer lets flushes in one by one.  When several writers
+         * flush, the one before us is writing already: with its write covered,
+         * too, those behind us in the queue find nothing left to do, and write
+         * together.  Without, each would flush for one write, for ever.
+         */
+        if (s->writer.durable_seq < seq && s->appending) {
+            qemu_co_queue_wait(&s->append_idle, &s->lock);
+            seq = ttj_last_seq(s);
+        }
     }
     ret = ttj_flush_guest(bs, seq, &hold);
     if (ret == 0) {
