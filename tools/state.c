@@ -114,6 +114,27 @@ static char *our_namespace(void)
 
 /* ---- the file "state" --------------------------------------------------- */
 
+/*
+ * Names of files are any bytes, and GKeyFile gives back only what is UTF-8: so
+ * texts are escaped.
+ */
+static void save_text(GKeyFile *file, const char *name, const char *value)
+{
+    g_autofree char *escaped = value ? g_strescape(value, NULL) : NULL;
+
+    if (escaped != NULL) {
+        g_key_file_set_string(file, STATE_GROUP, name, escaped);
+    }
+}
+
+static char *load_text(GKeyFile *file, const char *name)
+{
+    g_autofree char *escaped =
+        g_key_file_get_string(file, STATE_GROUP, name, NULL);
+
+    return escaped ? g_strcompress(escaped) : NULL;
+}
+
 /* The members that are text. */
 #define TEXTS(X)                                                               \
     X(target)                                                                  \
@@ -128,10 +149,7 @@ int view_save(const struct view *v)
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_autoptr(GError) error = NULL;
 
-#define X(name)                                                                \
-    if (v->name != NULL) {                                                     \
-        g_key_file_set_string(file, STATE_GROUP, #name, v->name);              \
-    }
+#define X(name) save_text(file, #name, v->name);
     TEXTS(X)
 #undef X
     g_key_file_set_uint64(file, STATE_GROUP, "seq", v->seq);
@@ -156,7 +174,7 @@ static void load(struct view *v)
     }
 #define X(name)                                                                \
     g_free(v->name);                                                           \
-    v->name = g_key_file_get_string(file, STATE_GROUP, #name, NULL);
+    v->name = load_text(file, #name);
     TEXTS(X)
 #undef X
     v->seq = g_key_file_get_uint64(file, STATE_GROUP, "seq", NULL);
@@ -390,6 +408,9 @@ enum view_state view_state(const struct view *v)
 
 /* ---- the end ------------------------------------------------------------ */
 
+/* How long a server that has been ended may go on making files */
+#define FORGET_US (10 * G_USEC_PER_SEC)
+
 static int remove_one(const char *path, const struct stat *st, int type,
                       struct FTW *ftw)
 {
@@ -401,11 +422,27 @@ static int remove_one(const char *path, const struct stat *st, int type,
 
 int view_forget(struct view *v)
 {
-    /* not with FTW_MOUNT: overlayfs gives files another device than folders.
-     * Nothing is mounted in there any more, or it stays, being in use */
-    if (nftw(v->run_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 &&
-        errno != ENOENT) {
-        return tool_fail(EXIT_NO_VIEW, "%s: %s", v->run_dir, g_strerror(errno));
+    gint64 deadline = g_get_monotonic_time() + FORGET_US;
+
+    /*
+     * An nbdkit that nobody had noted yet ends by itself, and may have made
+     * its pid file while we were at it: then again.  Once the directory is
+     * gone it can make none.
+     *
+     * Not with FTW_MOUNT: overlayfs gives files another device than folders.
+     * Nothing is mounted in there any more, or it stays, being in use.
+     */
+    while (nftw(v->run_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0) {
+        int e = errno;
+
+        if (access(v->run_dir, F_OK) < 0 && errno == ENOENT) {
+            break;
+        }
+        if ((e != ENOTEMPTY && e != ENOENT) ||
+            g_get_monotonic_time() > deadline) {
+            return tool_fail(EXIT_NO_VIEW, "%s: %s", v->run_dir, g_strerror(e));
+        }
+        process_pause();
     }
     return EXIT_OK;
 }

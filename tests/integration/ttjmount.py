@@ -165,8 +165,8 @@ class Mounts:
     def __init__(self, t):
         self.t = t
 
-    def target(self):
-        path = self.t.path(f'view{self.t.number()}')
+    def target(self, name=''):
+        path = self.t.path(f'view{self.t.number()}{name}')
         os.mkdir(path)
         self.t.undo.append(lambda: subprocess.run(
             [built('tools/ttjournal'), 'umount', path], capture_output=True))
@@ -214,7 +214,7 @@ def run_dirs(t, base):
     """Where the state of views of this test would be: others may have some
     of their own."""
     targets = glob.glob(f'{t.dir}/*') + glob.glob(f'{t.dir}/user/*')
-    return [f'{base}/{sha(x.encode())[:16]}' for x in targets
+    return [f'{base}/{sha(os.fsencode(x))[:16]}' for x in targets
             if not os.path.isfile(x)]
 
 
