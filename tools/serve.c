@@ -32,7 +32,11 @@
 
 /* ---- what the server says ---------------------------------------------- */
 
-/* The text behind "error: " in a line of nbdkit's or nbdfuse's, or NULL. */
+/* What says who speaks, in lines that tell why something failed. */
+static const char *const speakers[] = { "nbdfuse: ", "fuse: ", "fusermount: ",
+                                        "fusermount3: " };
+
+/* The text behind "error: " in a line of a server's, or NULL. */
 static const char *complaint_in(const char *line)
 {
     const char *p = strstr(line, "error: ");
@@ -40,7 +44,12 @@ static const char *complaint_in(const char *line)
     if (p != NULL) {
         return p + strlen("error: ");
     }
-    return g_str_has_prefix(line, "nbdfuse: ") ? line : NULL;
+    for (size_t i = 0; i < G_N_ELEMENTS(speakers); i++) {
+        if (g_str_has_prefix(line, speakers[i])) {
+            return line;
+        }
+    }
+    return NULL;
 }
 
 char *view_complaint(const struct view *v)
@@ -190,6 +199,12 @@ static int serve_by_fuse(struct view *v, const struct view_request *req)
     g_autofree char *pid_file = view_path(v, "pid0");
     int status;
 
+    if (access("/dev/fuse", R_OK | W_OK) < 0) {
+        return tool_fail(EXIT_NO_VIEW,
+                         "/dev/fuse cannot be opened, which serving a moment "
+                         "takes: %s",
+                         g_strerror(errno));
+    }
     if (mkdir(dir, 0700) < 0) {
         return tool_fail(EXIT_IO, "%s: %s", dir, g_strerror(errno));
     }

@@ -253,7 +253,7 @@ int view_open(struct view *v, const char *run_dir, bool wait)
     return EXIT_OK;
 }
 
-/* What is in the way is taken down if it is a leftover. */
+/* What is in the way is taken down if it serves nobody any more. */
 static int clear_the_way(const struct view *v)
 {
     struct view old;
@@ -267,6 +267,7 @@ static int clear_the_way(const struct view *v)
     }
     switch (view_state(&old)) {
     case VIEW_LEFTOVER:
+    case VIEW_BROKEN:
         status = view_down(&old);
         break;
     case VIEW_ELSEWHERE:
