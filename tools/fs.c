@@ -138,11 +138,20 @@ static int refuse_zfs(const struct view_request *req, const char *what,
         req->disks[0].seq, req->disks[0].live ? " disk=" : "", live, cut, pool);
 }
 
-static int refuse(const struct view_request *req, const struct probe *p)
+static int refuse(const struct view *v, const struct view_request *req,
+                  const struct probe *p)
 {
     const char *what = req->partition ? "the partition" : "the disk";
     g_autofree char *offer = fs_offer(p);
+    g_autofree char *error = view_error(v);
 
+    /* nothing was found, and not all could be read: that is no finding */
+    if (error != NULL) {
+        return tool_fail(EXIT_DAMAGED,
+                         "what %s holds cannot be told, because not all of it "
+                         "can be read: %s",
+                         what, error);
+    }
     if (p->ambiguous) {
         return tool_fail(EXIT_NO_VIEW,
                          "%s has signatures of more than one file system: "
@@ -169,6 +178,17 @@ static int refuse(const struct view_request *req, const struct probe *p)
                      what);
 }
 
+/* Reports that a program could not mount it: because of damage, or by what it
+ * has said itself. */
+static int not_mounted(const struct view *v, const char *what, char *output)
+{
+    g_autofree char *error = view_error(v);
+
+    g_strdelimit(output, "\n", ' ');
+    return tool_fail(error ? EXIT_DAMAGED : EXIT_NO_VIEW, "%s failed: %s", what,
+                     error ? error : output);
+}
+
 /* Looks at what is served, before anything else of this machine may. */
 static int identify(struct view *v, const struct view_request *req,
                     struct probe *p)
@@ -182,7 +202,7 @@ static int identify(struct view *v, const struct view_request *req,
     }
     probe_range(fd, 0, size, p);
     if (!probe_is_fs(p)) {
-        status = refuse(req, p);
+        status = refuse(v, req, p);
     } else {
         v->fs_type = g_strdup(p->type);
     }
@@ -236,9 +256,9 @@ static int mount_by_kernel(struct view *v, const struct fs_kind *kind,
     v->source = g_strdup(v->device);
     status = view_save(v);
     if (status == EXIT_OK && !process_succeeds(argv, &output)) {
-        g_strdelimit(output, "\n", ' ');
-        status = tool_fail(EXIT_NO_VIEW, "mounting %s failed: %s", v->fs_type,
-                           output);
+        g_autofree char *what = g_strdup_printf("mounting %s", v->fs_type);
+
+        status = not_mounted(v, what, output);
     }
     return status;
 }
@@ -301,21 +321,50 @@ static bool btrfs_is_ours(const struct view *v)
 
 /* ---- FUSE --------------------------------------------------------------- */
 
-/* Replays the journal of ext3 or ext4 into the overlay; fuse2fs itself does
- * so only if it may write. */
-static int replay_ext(const struct view *v)
+/* Runs e2fsck on the journal of ext3 or ext4. */
+static int check_ext(const struct view *v, const char *how, char **ret_output)
 {
-    const char *argv[] = {
-        "e2fsck", "-y", "-E", "journal_only", v->file, NULL
-    };
-    g_autofree char *output = NULL;
-    int code, status = process_run(argv, &output, &code);
+    const char *argv[] = { "e2fsck", how, "-E", "journal_only", v->file, NULL };
+    int code, status = process_run(argv, ret_output, &code);
 
     /* 1: it has corrected something, which is what it should */
     if (status == EXIT_OK && code != 0 && code != 1) {
-        g_strdelimit(output, "\n", ' ');
-        status =
-            tool_fail(EXIT_NO_VIEW, "replaying the journal failed: %s", output);
+        status = not_mounted(v, "replaying the journal", *ret_output);
+    }
+    return status;
+}
+
+/* Is the file system valid and without errors, as its superblock says? */
+static bool ext_is_good(const struct view *v)
+{
+    int fd = open(v->file, O_RDONLY | O_CLOEXEC);
+    uint16_t state = 0;
+    bool known = fd >= 0 &&
+                 pread(fd, &state, sizeof(state), 1024 + 0x3a) == sizeof(state);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return known && (GUINT16_FROM_LE(state) & 3) == 1;
+}
+
+/*
+ * Replays the journal of ext3 or ext4 into the overlay; fuse2fs itself does
+ * so only if it may write.  Nothing is repaired: a journal that e2fsck cannot
+ * use it would delete, so it is asked first (-n); and where a transaction is
+ * broken it stops, and notes that the file system is not valid.
+ */
+static int replay_ext(const struct view *v)
+{
+    g_autofree char *asked = NULL, *output = NULL;
+    bool was_good = ext_is_good(v);
+    int status = check_ext(v, "-n", &asked);
+
+    if (status == EXIT_OK) {
+        status = check_ext(v, "-p", &output);
+    }
+    if (status == EXIT_OK && was_good && !ext_is_good(v)) {
+        status = not_mounted(v, "replaying the journal", output);
     }
     return status;
 }

@@ -233,8 +233,11 @@ static void print_json(GArray *const *found, const struct view_request *req,
     end_json(b);
 }
 
-static int probe_view(const struct view *v, GArray **ret)
+/* What could not be read may have held more than what was found: that is
+ * said, and is the status when it has been listed. */
+static int probe_view(const struct view *v, GArray **ret, bool *ret_damaged)
 {
+    g_autofree char *error = NULL;
     uint64_t size;
     int fd = view_open_served(v, &size);
 
@@ -243,11 +246,19 @@ static int probe_view(const struct view *v, GArray **ret)
     }
     *ret = probe_disk(fd, size);
     close(fd);
+    error = view_error(v);
+    if (error != NULL) {
+        tool_warn("what is listed may not be all, because not all can be "
+                  "read: %s",
+                  error);
+        *ret_damaged = true;
+    }
     return EXIT_OK;
 }
 
 /* Serves disk number @i by itself, and looks at it. */
-static int look(const struct view_request *req, unsigned i, GArray **ret)
+static int look(const struct view_request *req, unsigned i, GArray **ret,
+                bool *ret_damaged)
 {
     struct view_request one = *req;
     struct view v;
@@ -260,7 +271,7 @@ static int look(const struct view_request *req, unsigned i, GArray **ret)
     if (status != EXIT_OK) {
         return status;
     }
-    status = probe_view(&v, ret);
+    status = probe_view(&v, ret, ret_damaged);
     down = view_down(&v);
     view_clear(&v);
     return status != EXIT_OK ? status : down;
@@ -271,9 +282,10 @@ static int list_here(const struct view_request *req, const char *name,
 {
     GArray *found[VIEW_DISKS] = { 0 };
     int status = EXIT_OK;
+    bool damaged = false;
 
     for (unsigned i = 0; i < req->n_disks && status == EXIT_OK; i++) {
-        status = look(req, i, &found[i]);
+        status = look(req, i, &found[i], &damaged);
     }
     if (status == EXIT_OK && json) {
         print_json(found, req, name);
@@ -283,7 +295,7 @@ static int list_here(const struct view_request *req, const char *name,
     for (unsigned i = 0; i < req->n_disks; i++) {
         g_clear_pointer(&found[i], g_array_unref);
     }
-    return status;
+    return status == EXIT_OK && damaged ? EXIT_DAMAGED : status;
 }
 
 /* For a shell; the virtual machine may have been led astray by the disk. */

@@ -52,29 +52,43 @@ static const char *complaint_in(const char *line)
     return NULL;
 }
 
-char *view_complaint(const struct view *v)
+/* The lines of the log; NULL if there is none. */
+static char **log_lines(const struct view *v)
 {
     g_autofree char *path = view_path(v, "log");
     g_autofree char *text = NULL;
-    g_auto(GStrv) lines = NULL;
-    const char *found = NULL;
-    bool is_error;
 
-    if (!g_file_get_contents(path, &text, NULL, NULL)) {
-        return NULL;
-    }
-    lines = g_strsplit(text, "\n", -1);
-    for (char **line = lines; *line != NULL && found == NULL; line++) {
+    return g_file_get_contents(path, &text, NULL, NULL)
+               ? g_strsplit(text, "\n", -1)
+               : NULL;
+}
+
+char *view_error(const struct view *v)
+{
+    g_auto(GStrv) lines = log_lines(v);
+    const char *found = NULL;
+
+    for (char **line = lines; line != NULL && *line != NULL && found == NULL;
+         line++) {
         found = complaint_in(*line);
     }
-    is_error = found != NULL;
+    return g_strdup(found);
+}
+
+char *view_complaint(const struct view *v)
+{
+    g_auto(GStrv) lines = log_lines(v);
+    const char *found = NULL;
+    char *error = view_error(v);
+
     /* else the last thing it said that was more than a warning */
-    for (char **line = lines; !is_error && *line != NULL; line++) {
+    for (char **line = lines; error == NULL && line != NULL && *line != NULL;
+         line++) {
         if (**line != '\0' && strstr(*line, "warning: ") == NULL) {
             found = *line;
         }
     }
-    return g_strdup(found);
+    return error ? error : g_strdup(found);
 }
 
 int view_server_failed(const struct view *v, const char *what)

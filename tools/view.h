@@ -86,7 +86,12 @@ int view_find(struct view *v, const char *target);
 int view_down(struct view *v);
 void view_clear(struct view *v);
 
-/* What the server said first about an error; NULL if nothing.  g_free() it. */
+/*
+ * What the server said first about an error, such as damage that it met; NULL
+ * if nothing.  g_free() it.
+ */
+char *view_error(const struct view *v);
+/* That, or else what was said last. */
 char *view_complaint(const struct view *v);
 
 /* ---- state.c: what was made, on disk ------------------------------------ */

@@ -12,6 +12,7 @@ from ttjtest import (KIB, MIB, Recorder, Skip, built, check, check_equal,
                      need, read_file, sha)
 
 START = 2 * MIB          # of the partition that holds a file system
+JBD2 = b'\xc0\x3b\x39\x98\0\0\0\1'  # begins a transaction in ext4's journal
 LIMIT = 300              # seconds what must happen by itself may take
 
 MKFS = {                 # kind: (arguments, MiB)
@@ -155,6 +156,26 @@ class States:
         recorder.stop()
         self.t.tool('mark', self.journal, mark)
         return f'mark:{mark}'
+
+
+def spoil(t, journal, at, word):
+    """A copy of the journal, where what was first recorded with @word @at
+    that place of a record's payload is damaged."""
+    copy = t.path(f'spoiled{t.number()}.ttj')
+    data = bytearray(read_file(journal))
+    for line in t.tool('dump', journal).splitlines():
+        fields = dict(x.split('=', 1) for x in line.split() if '=' in x)
+        if fields.get('kind') in ('write', 'preimage') and \
+                int(fields['payload_length']) > 0:
+            start = int(fields['frame']) + int(fields['payload_offset'])
+            if data[start + at:start + at + len(word)] == word:
+                data[start + at] ^= 1
+                break
+    else:
+        check(False, f'nothing with {word} was recorded')
+    with open(copy, 'wb') as f:
+        f.write(data)
+    return copy
 
 
 # ---- mounting, and what is left ---------------------------------------------
