@@ -620,6 +620,7 @@ static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
     ret = bdrv_co_flush(s->journal->bs);
     qemu_lockable_lock(&s->lock);
     if (ret < 0) {
+        s->counts.flush_errors++;
         ret = ttj_flush_again(bs, &complete);
     }
     if (ret == 0) {
@@ -631,6 +632,7 @@ static void coroutine_fn GRAPH_RDLOCK ttj_flush_journal(BlockDriverState *bs)
             error_report("ttjournal: journal '%s' cannot be flushed: %s; "
                          "nothing more is recorded until it is opened again",
                          ttj_name(s->journal->bs), strerror(-ret));
+            ttj_say_error(bs, TTJOURNAL_OPERATION_FLUSH, -ret);
         }
         s->journal_error = ret;
         ttj_room(bs);

@@ -60,6 +60,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_flush_disk_locked(BlockDriverState *bs,
     ret = bdrv_co_flush(bs->file->bs);
     if (ret < 0) {
         s->disk_doubtful = true;
+        QEMU_LOCK_GUARD(&s->lock);
+        ttj_disk_failed(bs, -ret);
     } else {
         s->level_seq = MAX(s->level_seq, *ret_level);
     }
@@ -198,6 +200,9 @@ int coroutine_fn ttj_checkpoint(BlockDriverState *bs, uint32_t flags)
     } else {
         s->checkpoint_at = end;
         s->checkpoint_time = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        s->counts.checkpoints++;
+        s->counts.checkpoint_seq = level;
+        s->counts.checkpoint_time = ttj_now().realtime;
         /* what was not level is for the next one */
         s->changed |= level < ttj_last_seq(s) && !tt_pending_empty(s->pending);
     }

@@ -69,14 +69,18 @@ void ttj_try(BlockDriverState *bs, TTJHold *hold)
 }
 
 /* Called with lock held. */
+static bool ttj_is_journals(BDRVTtjournalState *s, const TTJHold *hold)
+{
+    return s->failures != hold->failures ||
+           (s->disk_error && s->disk_error_is_journals);
+}
+
+/* Called with lock held. */
 static bool ttj_may_hold(BDRVTtjournalState *s, const TTJHold *hold)
 {
-    bool journals = s->failures != hold->failures ||
-                    (s->disk_error && s->disk_error_is_journals);
-
-    return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT && journals &&
-           !s->journal_error && !ttj_is_quiesced(s) &&
-           hold->cancels == s->cancels;
+    return s->options.on_error == TTJOURNAL_ON_ERROR_WAIT &&
+           ttj_is_journals(s, hold) && !s->journal_error &&
+           !ttj_is_quiesced(s) && hold->cancels == s->cancels;
 }
 
 void ttj_cancel_in_flight(BlockDriverState *bs)
@@ -248,6 +252,8 @@ static int coroutine_fn GRAPH_RDLOCK ttj_begin_gap(BlockDriverState *bs,
             s->workers[TTJ_LEVEL_WORKER].retry_ns =
                 qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + NANOSECONDS_PER_SECOND;
             s->unrecorded = true;
+            s->counts.gaps++;
+            s->counts.gap_begun = s->gap_from_time;
             ttj_kick(bs);
         }
         if (ret == 0) {
@@ -467,6 +473,10 @@ int coroutine_fn ttj_end_gap(BlockDriverState *bs)
         s->gap = NULL;
     }
     ended = open && !s->unrecorded; /* so, or with the session */
+    if (ended) {
+        QEMU_LOCK_GUARD(&s->lock);
+        s->counts.gap_ended = ttj_now().realtime;
+    }
     qemu_co_rwlock_unlock(&s->resize_lock);
     if (ended) {
         ttj_say_gap_ended(bs, -ret);
@@ -486,19 +496,26 @@ static bool ttj_may_go_on(BDRVTtjournalState *s, const TTJHold *hold)
 bool coroutine_fn ttj_try_again(BlockDriverState *bs, TTJHold *hold, int ret)
 {
     BDRVTtjournalState *s = bs->opaque;
-    bool again, told = false, go_on;
+    bool again, told = false, go_on, failed;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         again = ret < 0 && ttj_may_hold(s, hold);
         go_on = ret < 0 && ttj_may_go_on(s, hold);
+        failed = ret < 0 && !again && ttj_is_journals(s, hold);
         if (again != hold->held) {
             s->held += again ? 1 : -1;
             told = s->held == again;
             hold->held = again;
         }
     }
+    if (go_on && ttj_begin_gap(bs, -ret) == 0) {
+        return true;
+    }
+    if (failed) {
+        ttj_say_error(bs, TTJOURNAL_OPERATION_APPEND, -ret);
+    }
     if (go_on) {
-        return ttj_begin_gap(bs, -ret) == 0;
+        return false;
     }
     if (told && again) {
         ttj_say_waiting(bs, -ret);

@@ -7,7 +7,8 @@
  * ttjournal-writeback.c brings it to the disk, when ttjournal-worker.c
  * finds that it is time.  ttjournal-checkpoint.c says in the journal how far
  * the disk has come, ttjournal-resize.c changes its size, ttjournal-gap.c
- * decides what follows when the journal cannot be written, and
+ * decides what follows when the journal cannot be written,
+ * ttjournal-qmp.c tells of all this and makes marks, and
  * ttjournal-open.c does everything from open to the first write, and close;
  * what the disk lacks then, ttjournal-redo.c brings to it.
  *
@@ -150,6 +151,33 @@ typedef struct TTJWorker {
     int64_t retry_ns; /* after an error, not before */
 } TTJWorker;
 
+/* Where the journal's end was, now and then; see ttjournal-qmp.c. */
+#define TTJ_LAGS 64
+typedef struct TTJLag {
+    unsigned count;
+    int64_t step_ns, next_ns;
+    struct {
+        uint64_t seq; /* the last record */
+        int64_t ns;   /* monotonic */
+    } at[TTJ_LAGS];
+} TTJLag;
+
+/* What was counted since the node was opened; times are CLOCK_REALTIME's */
+typedef struct TTJCounts {
+    uint64_t checkpoints, checkpoint_seq, gaps;
+    int64_t checkpoint_time, gap_begun, gap_ended;
+    uint64_t flush_errors, disk_errors;
+} TTJCounts;
+
+/* The journal of a node that is read-only, as it was when that was opened */
+typedef struct TTJFound {
+    bool known;
+    struct tt_super super;
+    uint64_t session, session_seq;
+    uint64_t last_seq, durable_seq, end, chain;
+    int64_t last_time;
+} TTJFound;
+
 typedef struct BDRVTtjournalState {
     BdrvChild *journal;
     TTJGrowth growth;
@@ -246,6 +274,7 @@ typedef struct BDRVTtjournalState {
     bool drained, stopping;
     QEMUTimer *timer; /* of their thread */
     QEMUBH *settled_bh;
+    TTJLag lag;
     uint64_t aged_seq; /* what is older than this has been pending too long */
     uint64_t young_seq;
     int64_t young_ns;
@@ -271,6 +300,13 @@ typedef struct BDRVTtjournalState {
     uint32_t map_links;    /* CHECKPOINTs with ranges in the chain */
     uint64_t map_ranges;   /* and the ranges in them */
     uint64_t whole_ranges; /* when the map was last written whole */
+
+    /* ---- what QMP asks for (ttjournal-qmp.c) ---- */
+    TTJCounts counts;
+    TTJFound found;
+    unsigned marking;       /* marks that are being made; the main loop's */
+    CoMutex mark_lock;      /* taken before resize_lock: one mark at a time */
+    GHashTable *mark_names; /* all that there are; NULL: not asked for yet */
 
     /*
      * Taken before all others.  Read-locked by a write from its look at the
@@ -534,6 +570,22 @@ int ttj_error(BlockDriverState *bs, int ret, Error **errp,
 
 /* tt_source.read of the journal; @opaque is the filter's node. */
 int ttj_read_journal(void *opaque, uint64_t offset, void *buf, size_t length);
+
+/* ---- ttjournal-qmp.c ----------------------------------------------------- */
+
+BlockStatsSpecific *ttj_get_specific_stats(BlockDriverState *bs);
+ImageInfoSpecific *ttj_get_specific_info(BlockDriverState *bs, Error **errp);
+/* For the latter, of a node that is opened read-only */
+void ttj_remember_found(TTJStart *st);
+/* Now and then, at lag.next_ns or later. Called with lock held. */
+void ttj_lag_look(BDRVTtjournalState *s, int64_t now);
+/* The session ends. */
+void ttj_forget_names(BDRVTtjournalState *s);
+/* Emits TTJOURNAL_ERROR; @error is an errno. */
+void ttj_say_error(BlockDriverState *bs, TtjournalOperation operation,
+                   int error);
+/* The same of the disk, and counts it. Called with lock held. */
+void ttj_disk_failed(BlockDriverState *bs, int error);
 
 /* ---- ttjournal-redo.c --------------------------------------------------- */
 

@@ -548,6 +548,7 @@ void ttj_init_state(BDRVTtjournalState *s)
     qemu_co_rwlock_init(&s->resize_lock);
     qemu_co_mutex_init(&s->level_lock);
     qemu_co_mutex_init(&s->capture_lock);
+    qemu_co_mutex_init(&s->mark_lock);
     qemu_co_queue_init(&s->append_idle);
     qemu_co_queue_init(&s->flushed);
     qemu_co_queue_init(&s->room);
@@ -568,6 +569,9 @@ void ttj_destroy_state(BDRVTtjournalState *s)
 void ttj_free_state(BDRVTtjournalState *s)
 {
     ttj_grow_clear(s);
+    ttj_forget_names(s);
+    s->found.known = false;
+    s->lag.count = 0;
     ttj_frames_clear(s);
     tt_pending_free(s->pending);
     tt_writer_clear(&s->writer);
@@ -671,6 +675,7 @@ int ttj_start(BlockDriverState *bs, Error **errp)
                                       "it up to date");
     } else if (ret == 0) {
         ret = ttj_run(&st, ttj_load_redos, errp);
+        ttj_remember_found(&st);
     }
     tt_recovery_clear(&st.recovery);
     if (ret < 0) {

@@ -83,6 +83,9 @@ static void ttj_age(BDRVTtjournalState *s, int64_t now)
         s->young_seq = ttj_last_seq(s);
         s->young_ns = now;
     }
+    if (now >= s->lag.next_ns) {
+        ttj_lag_look(s, now);
+    }
 }
 
 /* Is there something durable that no frame has said to be so? */

@@ -563,6 +563,9 @@ int coroutine_fn ttj_write_some(BlockDriverState *bs, uint64_t seq)
         s->disk_error_is_journals = journals;
     }
     if (ret < 0) {
+        if (!journals && !s->journal_error) {
+            ttj_disk_failed(bs, -ret);
+        }
         ttj_room(bs);
     }
     ttj_stop_writing(bs);

@@ -652,8 +652,11 @@ static void GRAPH_RDLOCK ttj_set_perm(BlockDriverState *bs, uint64_t perm,
 /* Another process may take over: nothing is written while inactive. */
 static int GRAPH_RDLOCK ttj_inactivate(BlockDriverState *bs)
 {
-    int ret = ttj_stop(bs);
+    BDRVTtjournalState *s = bs->opaque;
+    int ret;
 
+    BDRV_POLL_WHILE(bs, s->marking);
+    ret = ttj_stop(bs);
     if (ret == 0) {
         ttj_free_state(bs->opaque);
     } else {
@@ -753,6 +756,9 @@ static BlockDriver bdrv_ttjournal = {
     .bdrv_refresh_limits = ttj_refresh_limits,
     .strong_runtime_opts = ttj_strong_runtime_opts,
     .mutable_opts = ttj_mutable_opts,
+
+    .bdrv_get_specific_stats = ttj_get_specific_stats,
+    .bdrv_get_specific_info = ttj_get_specific_info,
 
     .bdrv_co_getlength = ttj_co_getlength,
     .bdrv_co_preadv = ttj_co_preadv,

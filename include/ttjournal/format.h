@@ -303,8 +303,14 @@ struct tt_damage_body {
     tt_le64 last_seq;
 };
 
+enum {
+    TT_EVENT_HOST = 1,
+    TT_EVENT_GUEST = 2,
+    TT_EVENT_TOOL = 3,
+};
+
 struct tt_event_body {
-    tt_le32 source; /* 1 host, 2 guest, 3 tool */
+    tt_le32 source; /* who asserts it, TT_EVENT_… */
     tt_le32 length;
     /* then the text, UTF-8 */
 };
