@@ -67,8 +67,8 @@ static int report_open(const struct tt_error *err)
 {
     if (err->os_errno == EBUSY) {
         return tool_fail(EXIT_LOCKED,
-                         "%s; only a journal that is not being written can "
-                         "be marked: stop the recording first",
+                         "%s; a journal that is being recorded is marked by "
+                         "its recorder: use QMP's ttjournal-mark",
                          err->message);
     }
     return tool_report(err);
