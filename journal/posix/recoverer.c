@@ -28,11 +28,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "appender.h"
 #include "disk.h"
 #include "lock.h"
+#include "pair.h"
 #include "recoverer.h"
 #include "target.h"
 
@@ -60,161 +60,19 @@ static int out_of_memory(struct tt_error *err)
     return tt_fail(err, TT_ENOMEM, ENOMEM, "out of memory");
 }
 
-/* ---- who recorded ------------------------------------------------------ */
-
-/* 1: @ret is the session that the frame at @at begins; 0: there is none. */
-static int read_session(struct tt_appender *a, uint64_t at, uint8_t *head,
-                        uint64_t *ret_prev, struct tt_session *ret,
-                        struct tt_error *err)
-{
-    uint32_t pos = 0, index = 0;
-    struct tt_record rec;
-    struct tt_frame f;
-    int r = tt_frame_read(&a->super, &a->reading.source, at, head, &f, err);
-
-    *ret_prev = 0;
-    if (r <= 0) {
-        return r;
-    }
-    *ret_prev = f.prev_offset < at ? f.prev_offset : 0;
-    while (tt_table_next(&f, head + sizeof(struct tt_frame_header), &pos,
-                         &index, &rec)) {
-        if (rec.kind == TT_KIND_SESSION) {
-            return tt_session_decode(&rec, ret, NULL) == 0;
-        }
-    }
-    return 0;
-}
-
-/* Where the session of the frame at @at begins; 0: that cannot be read. */
-static int session_of(struct tt_appender *a, uint64_t at, uint8_t *head,
-                      uint64_t *ret, struct tt_error *err)
-{
-    struct tt_frame f;
-    int r = tt_frame_read(&a->super, &a->reading.source, at, head, &f, err);
-
-    *ret = r > 0 && f.session_offset <= at ? f.session_offset : 0;
-    return r < 0 ? r : 0;
-}
-
-/*
- * The newest session that recorded a disk: 1, or 0 if there is none (or it
- * lies behind damage).  The short cuts lead from session to session.
- */
-static int find_recorder(struct tt_appender *a, struct tt_session *ret,
-                         struct tt_error *err)
-{
-    const struct tt_scan *scan = &a->recovery.scan;
-    uint64_t at = scan->empty ? 0 : scan->last.session_offset, prev;
-    uint8_t *head = malloc(TT_HEAD_MAX);
-    int r = head == NULL ? out_of_memory(err) : 0;
-
-    while (r == 0 && at != 0) {
-        r = read_session(a, at, head, &prev, ret, err);
-        if (r > 0 && (ret->flags & TT_SESSION_RECORDER)) {
-            break;
-        }
-        if (r > 0) {
-            tt_session_clear(ret);
-            r = 0;
-        }
-        at = prev;
-        if (r == 0 && at != 0) {
-            r = session_of(a, at, head, &at, err);
-        }
-    }
-    free(head);
-    return r;
-}
-
-static int refuse_format(const char *disk, const char *format,
-                         struct tt_error *err)
-{
-    return tt_fail(err, TT_EINVAL, EINVAL,
-                   "the disk %s was recorded as %s: only a raw disk can be "
-                   "recovered without QEMU; QEMU recovers when it opens the "
-                   "two again",
-                   disk, format);
-}
-
-/* Is the disk raw, as far as the journal knows? */
-static int check_format(struct tt_recoverer *r, const char *disk,
-                        bool *ret_known, struct tt_error *err)
-{
-    struct tt_session s = { 0 };
-    int ret = find_recorder(r->a, &s, err);
-
-    *ret_known = false;
-    r->recorded = ret > 0;
-    if (ret <= 0) {
-        return ret;
-    }
-    ret = 0;
-    if (s.disk_format != NULL && s.disk_format[0] != '\0') {
-        *ret_known = tt_disk_format_is_raw(s.disk_format);
-        if (!*ret_known) {
-            ret = refuse_format(disk, s.disk_format, err);
-        }
-    }
-    tt_session_clear(&s);
-    return ret;
-}
-
 /* ---- is it the right disk? --------------------------------------------- */
-
-static int prove_times(struct tt_recoverer *r, struct tt_error *err)
-{
-    uint64_t inode;
-    int64_t disk, journal;
-    struct stat st;
-    bool has_journal = fstat(r->a->fd, &st) == 0 && S_ISREG(st.st_mode);
-
-    if (!tt_target_stat(r->disk, &inode, &disk)) {
-        return 0;
-    }
-    if (has_journal) {
-        journal = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    }
-    return tt_prove_time(&r->a->recovery, disk, has_journal ? &journal : NULL,
-                         err);
-}
-
-static int prove_samples(struct tt_recoverer *r, struct tt_error *err)
-{
-    const struct tt_recovery *rec = &r->a->recovery;
-    int ret = 0;
-
-    for (size_t i = 0; i < rec->sample_count && ret == 0; i++) {
-        const struct tt_redo *s = &rec->samples[i];
-
-        if (s->disk_offset + s->disk_length > r->disk->size) {
-            continue; /* a RESIZE is to be redone */
-        }
-        ret = tt_target_read(r->disk, s->disk_offset, r->buf, s->disk_length,
-                             err);
-        if (ret == 0) {
-            ret = tt_prove_sample(&r->a->super, &r->a->reading.source, s,
-                                  r->buf, err);
-        }
-    }
-    return ret;
-}
 
 static int prove(struct tt_recoverer *r, struct tt_error *err)
 {
+    const struct tt_pair pair = { r->a, r->disk, NULL };
     struct tt_error why;
-    int ret = tt_prove_size(&r->a->recovery, r->disk->size, &r->shrunk, &why);
+    int ret = tt_pair_prove(&pair, r->buf, &r->shrunk, &why);
 
-    if (ret == 0) {
-        ret = prove_times(r, &why);
-    }
-    if (ret == 0) {
-        ret = prove_samples(r, &why);
-    }
     if (ret == -TT_EOTHERDISK) {
         return tt_fail(err, TT_EOTHERDISK, ESTALE,
-                       "disk %.200s is not as journal %.200s left it: %.500s; "
-                       "nothing was changed: begin a new journal for it",
+                       "disk %.200s is not as journal %.200s left it: %.400s; "
+                       "nothing was changed: ttjournal reconcile records what "
+                       "differs",
                        r->disk->path, r->a->path, why.message);
     }
     if (ret < 0 && err != NULL) {
@@ -330,25 +188,13 @@ static int make_report(struct tt_recoverer *r, struct tt_error *err)
 
 /* ---- open and close ---------------------------------------------------- */
 
-static bool same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-
-    if (stat(a, &sa) < 0 || stat(b, &sb) < 0) {
-        return false;
-    }
-    return S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode)
-               ? sa.st_rdev == sb.st_rdev
-               : sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
-
 static int open_both(struct tt_recoverer *r, const char *journal,
                      const char *disk, struct tt_error *err)
 {
     bool known_raw = false;
     int ret;
 
-    if (same_file(journal, disk)) {
+    if (tt_pair_same_file(journal, disk)) {
         return tt_fail(err, TT_EINVAL, EINVAL,
                        "%s is the journal, not its disk", disk);
     }
@@ -365,7 +211,7 @@ static int open_both(struct tt_recoverer *r, const char *journal,
                       journal, r->a->recovery.open_gap);
     }
     if (ret == 0) {
-        ret = check_format(r, disk, &known_raw, err);
+        ret = tt_pair_check_raw(r->a, disk, &r->recorded, &known_raw, err);
     }
     if (ret == 0) {
         ret = tt_target_open(disk, r->dry_run, known_raw, &r->disk, err);
@@ -416,25 +262,6 @@ void tt_recoverer_close(struct tt_recoverer *r)
 }
 
 /* ---- the session ------------------------------------------------------- */
-
-static int start_session(struct tt_recoverer *r, const char *program,
-                         struct tt_error *err)
-{
-    char *path = realpath(r->disk->path, NULL);
-    struct tt_session s = {
-        .program = (char *)program,
-        .disk_format = (char *)"raw",
-        .disk_path = path != NULL ? path : r->disk->path,
-    };
-    int ret;
-
-    if (tt_target_stat(r->disk, &s.disk_inode, &s.disk_mtime)) {
-        s.flags |= TT_SESSION_HAS_STAT;
-    }
-    ret = tt_appender_start(r->a, &s, err);
-    free(path);
-    return ret;
-}
 
 /* A crash came between the disk's shrinking and its RESIZE. */
 static int append_shrink(struct tt_recoverer *r, struct tt_error *err)
@@ -733,52 +560,14 @@ static int redo_all(struct tt_recoverer *r, struct tt_error *err)
 
 /* ---- the end ----------------------------------------------------------- */
 
-static int append_checkpoint(struct tt_recoverer *r, struct tt_checkpoint *c,
-                             bool *ret_more, struct tt_error *err)
-{
-    struct tt_recovery *rec = &r->a->recovery;
-    struct tt_request req = { .kind = TT_KIND_CHECKPOINT };
-    struct tt_append ap;
-    uint8_t *body;
-    int ret;
-
-    c->map_prev = rec->map_prev;
-    body =
-        tt_checkpoint_encode(c, rec->unmapped, &req.payload_length, ret_more);
-    if (body == NULL) {
-        return out_of_memory(err);
-    }
-    req.payload = body;
-    req.flags = (*ret_more ? TT_RECORD_MORE : 0) |
-                (req.payload_length <= TT_INLINE_MAX ? TT_RECORD_INLINE : 0);
-    ret = tt_appender_add(r->a, &req, &ap, err);
-    if (ret == 0) {
-        r->report.checkpoint_seq = ap.first_seq;
-        if (tt_checkpoint_done(body, rec->unmapped) > 0) {
-            rec->map_prev = ap.offset;
-        }
-    }
-    free(body);
-    return ret;
-}
-
 static int close_clean(struct tt_recoverer *r, struct tt_error *err)
 {
-    struct tt_request durable = { .kind = TT_KIND_DURABLE };
-    struct tt_checkpoint c = {
-        .level_seq = r->a->writer->next_seq - 1,
-        .clean = true,
-    };
-    struct tt_error end_err;
-    bool more = true;
-    int ret = tt_target_flush(r->disk, err);
+    const struct tt_pair pair = { r->a, r->disk, NULL };
+    struct tt_error warning = { 0 };
+    int ret = tt_pair_close(&pair, &r->report.checkpoint_seq, &warning, err);
 
-    c.has_stat = tt_target_stat(r->disk, &c.disk_inode, &c.disk_mtime);
-    while (ret == 0 && more) {
-        ret = append_checkpoint(r, &c, &more, err);
-    }
-    if (ret == 0 && tt_appender_add(r->a, &durable, NULL, &end_err) < 0) {
-        r->ops->warn(r->ops->opaque, end_err.message); /* it is done */
+    if (ret == 0 && warning.code) {
+        r->ops->warn(r->ops->opaque, warning.message); /* it is done */
     }
     return ret;
 }
@@ -801,7 +590,9 @@ int tt_recoverer_run(struct tt_recoverer *r, const char *program,
         return 0;
     }
     if (!r->dry_run) {
-        ret = start_session(r, program, err);
+        const struct tt_pair pair = { r->a, r->disk, NULL };
+
+        ret = tt_pair_start(&pair, program, err);
         if (ret == 0) {
             ret = append_shrink(r, err);
         }
