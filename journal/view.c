@@ -216,6 +216,23 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
     return tt_view_extents(h, seq, offset, length, take_first, ret_extent, err);
 }
 
+int tt_view_run(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                uint64_t length, struct tt_extent *ret_extent,
+                struct tt_error *err)
+{
+    struct look_memo memo;
+    struct answer a;
+    int ret;
+
+    tt_look_begin(h, &memo);
+    ret = look(h, seq, offset, clip_length(offset, length), &memo, &a, err);
+    tt_look_end(&memo);
+    if (ret == 0) {
+        *ret_extent = a.ext;
+    }
+    return ret;
+}
+
 /* ---- pieces ------------------------------------------------------------ */
 
 /* Cuts a JOURNAL answer into cells, as many as there is room for. */

@@ -773,6 +773,14 @@ int tt_view_lookup(const struct tt_history *h, uint64_t seq, uint64_t offset,
                    struct tt_error *err);
 
 /*
+ * The same of one record: neighbours that are both zero are one run above, and
+ * may be two here.  It may end where nothing changes.
+ */
+int tt_view_run(const struct tt_history *h, uint64_t seq, uint64_t offset,
+                uint64_t length, struct tt_extent *ret_extent,
+                struct tt_error *err);
+
+/*
  * Calls @fn for all of these runs in order, until it returns false or the range
  * ends.  It is not called for the run in which the index turns out damaged.
  */
