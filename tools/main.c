@@ -13,8 +13,9 @@
 #include "tool.h"
 
 static const struct tool_command *const commands[] = {
-    &cmd_create, &cmd_info,   &cmd_log,    &cmd_verify, &cmd_mark, &cmd_recover,
-    &cmd_mount,  &cmd_umount, &cmd_mounts, &cmd_cat,    &cmd_dump, &cmd_index,
+    &cmd_create,  &cmd_info,      &cmd_log,   &cmd_verify, &cmd_mark,
+    &cmd_recover, &cmd_reconcile, &cmd_mount, &cmd_umount, &cmd_mounts,
+    &cmd_cat,     &cmd_dump,      &cmd_index,
 };
 
 static void print_help(void)
@@ -23,7 +24,7 @@ static void print_help(void)
            "Inspects the journal of a virtual machine's disk and brings its "
            "past back.\n\nCommands:\n");
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
-        printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
+        printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
     }
     printf("\nTIME is RFC 3339 with a zone (2026-11-20T12:00:00.5Z), "
            "@SECONDS[.FRACTION],\nseq:N, mark:NAME, latest, or relative "

@@ -20,7 +20,7 @@
  */
 #define TOOL_EXITS(X)                                                          \
     X(0, OK, "done; verify: the journal is whole")                             \
-    X(1, FOUND, "verify found damage; recover --dry-run: there is work")       \
+    X(1, FOUND, "verify found damage; --dry-run, --check: there is work")      \
     X(2, USAGE, "the command line makes no sense")                             \
     X(3, NOT_JOURNAL, "no such journal, or none that can be read")             \
     X(4, NO_MOMENT, "no such time or mark, or it is not unique")               \
@@ -31,7 +31,7 @@
     X(9, NO_DISK, "the live disk is needed and was not found")                 \
     X(10, NO_VIEW, "the moment could not be mounted or unmounted")             \
     X(11, NO_FILE, "cat: no such file at that moment")                         \
-    X(12, OTHER_DISK, "recover: the disk is not as the journal left it")
+    X(12, OTHER_DISK, "the disk is not as the journal left it")
 
 enum tool_exit {
 #define X(value, name, text) EXIT_##name = value,
@@ -51,7 +51,7 @@ struct tool_command {
 
 extern const struct tool_command cmd_create, cmd_info, cmd_log, cmd_verify,
     cmd_mark, cmd_cat, cmd_dump, cmd_mount, cmd_umount, cmd_mounts, cmd_recover,
-    cmd_index;
+    cmd_reconcile, cmd_index;
 
 /*
  * Parses the options; @entries may be NULL.  On success argv[1 …] are the
