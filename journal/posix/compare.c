@@ -229,10 +229,14 @@ static int compare_window(struct tt_compare *c, const struct window *w,
 
 /* ---- another size ------------------------------------------------------ */
 
-/* What the disk has gained would be zero if it had been recorded. */
+/*
+ * What the disk has gained would be zero if it had been recorded.  If it is
+ * not, all of it is to be recorded, for one range says where.
+ */
 static int look_at_growth(struct tt_compare *c, uint64_t from, uint64_t to,
                           struct tt_error *err)
 {
+    bool zero = true;
     int ret = 0;
 
     for (uint64_t at = from, length; at < to && ret == 0; at += length) {
@@ -244,13 +248,13 @@ static int look_at_growth(struct tt_compare *c, uint64_t from, uint64_t to,
         ret = tt_pair_read(c->pair, at, c->theirs, length, err);
         if (ret == 0 && !is_zero(c->theirs, length)) {
             c->differing += length;
-            if (!tt_blocks_add(c->grown, at, length)) {
-                ret = out_of_memory(err);
-            }
+            zero = false;
         }
         c->progress(c->opaque, at, to);
     }
-    return ret;
+    return ret == 0 && !zero && !tt_blocks_add(c->grown, from, to - from)
+               ? out_of_memory(err)
+               : ret;
 }
 
 /* What was cut off and never captured is gone. */

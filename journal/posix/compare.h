@@ -22,7 +22,7 @@ struct tt_compare {
     /* Blocks of TT_GRID, found by tt_compare_run(): */
     struct tt_blocks *differ;  /* have a version, and hold something else */
     struct tt_blocks *unknown; /* what they should hold cannot be told */
-    struct tt_blocks *grown;   /* not zero, and behind the journal's end */
+    struct tt_blocks *grown;   /* behind the journal's end, if not all zero */
     /* In units of TT_SECTOR: cut off by a shrink, and never captured */
     struct tt_blocks *lost;
 

@@ -71,8 +71,7 @@ static int prove(struct tt_recoverer *r, struct tt_error *err)
     if (ret == -TT_EOTHERDISK) {
         return tt_fail(err, TT_EOTHERDISK, ESTALE,
                        "disk %.200s is not as journal %.200s left it: %.400s; "
-                       "nothing was changed: ttjournal reconcile records what "
-                       "differs",
+                       "nothing was changed: see ttjournal reconcile",
                        r->disk->path, r->a->path, why.message);
     }
     if (ret < 0 && err != NULL) {

@@ -148,6 +148,7 @@ START_TEST(extents_are_clipped_and_joined)
 {
     struct tt_history *h;
     struct tt_extent ext;
+    uint64_t seq;
     struct unit u;
 
     unit_begin(&u, 31);
@@ -160,6 +161,15 @@ START_TEST(extents_are_clipped_and_joined)
     tt_view_lookup(h, u.sw.tip->last_seq, 8192, SIM_DISK_MAX - 8192, &ext,
                    NULL);
     ck_assert_uint_eq(ext.length, 12288);
+    /* two records */
+    tt_view_run(h, u.sw.tip->last_seq, 8704, SIM_DISK_MAX - 8704, &ext, NULL);
+    ck_assert_int_eq(ext.kind, TT_EXTENT_ZERO);
+    ck_assert_uint_eq(ext.offset, 8704);
+    ck_assert_uint_eq(ext.length, 16384 - 8704);
+    seq = ext.seq;
+    tt_view_run(h, u.sw.tip->last_seq, 16384, 8192, &ext, NULL);
+    ck_assert_uint_eq(ext.length, 4096);
+    ck_assert_uint_gt(ext.seq, seq);
     tt_view_lookup(h, u.sw.tip->last_seq, 0, SIM_DISK_MAX, &ext, NULL);
     ck_assert_int_eq(ext.kind, TT_EXTENT_DISK);
     ck_assert_uint_eq(ext.length, 8192);
