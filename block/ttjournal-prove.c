@@ -151,7 +151,7 @@ static int GRAPH_RDLOCK ttj_refuse(BlockDriverState *bs, int ret, Error **errp,
     }
     error_setg(errp,
                "ttjournal: disk '%s' is not as journal '%s' left it: "
-               "%s; nothing was changed: begin a new journal for it",
+               "%s; nothing was changed: see ttjournal reconcile",
                ttj_name(bs->file->bs), ttj_name(s->journal->bs), err->message);
     return -ESTALE;
 }
