@@ -28,26 +28,8 @@ static const GOptionEntry entries[] = {
 
 struct run {
     const char *journal;
-    struct tool_progress progress;
+    struct tool_watch watch;
 };
-
-/* ---- while it runs ----------------------------------------------------- */
-
-static void progress(void *opaque, const char *what, uint64_t done,
-                     uint64_t total)
-{
-    struct run *run = opaque;
-
-    tool_progress(&run->progress, run->journal, what, done, total);
-}
-
-static void warn(void *opaque, const char *line)
-{
-    struct run *run = opaque;
-
-    tool_progress_end(&run->progress);
-    tool_warn("%s", line);
-}
 
 /* ---- what was found and done ------------------------------------------- */
 
@@ -161,11 +143,7 @@ static int reconcile(struct run *run)
         .check = opt_check,
         .as_is = opt_as_is,
     };
-    const struct tt_reconcile_ops ops = {
-        .progress = progress,
-        .warn = warn,
-        .opaque = run,
-    };
+    const struct tt_watcher ops = tool_watcher(&run->watch);
     const struct tt_reconcile_report *rep;
     struct tt_error err = { 0 };
     struct tt_reconciler *r;
@@ -177,7 +155,7 @@ static int reconcile(struct run *run)
     rep = tt_reconciler_report(r);
     status = tt_reconciler_run(r, "ttjournal " PACKAGE_VERSION " reconcile",
                                &ops, &err);
-    tool_progress_end(&run->progress);
+    tool_progress_end(&run->watch.progress);
     if (status < 0) {
         status = tool_report(&err);
     } else {
@@ -204,6 +182,7 @@ static int run(const struct tool_command *command, int argc, char **argv)
         return status;
     }
     run.journal = argv[1];
+    run.watch.name = run.journal;
     return reconcile(&run);
 }
 

@@ -28,26 +28,8 @@ static const GOptionEntry entries[] = {
 struct run {
     const char *journal;
     gint64 started;
-    struct tool_progress progress;
+    struct tool_watch watch;
 };
-
-/* ---- while it runs ----------------------------------------------------- */
-
-static void progress(void *opaque, const char *what, uint64_t done,
-                     uint64_t total)
-{
-    struct run *run = opaque;
-
-    tool_progress(&run->progress, opt_disk, what, done, total);
-}
-
-static void warn(void *opaque, const char *line)
-{
-    struct run *run = opaque;
-
-    tool_progress_end(&run->progress);
-    tool_warn("%s", line);
-}
 
 /* ---- what was done ----------------------------------------------------- */
 
@@ -179,11 +161,7 @@ static int exit_status(const struct tt_recover_report *rep)
 
 static int recover(struct run *run)
 {
-    const struct tt_recover_ops ops = {
-        .progress = progress,
-        .warn = warn,
-        .opaque = run,
-    };
+    const struct tt_watcher ops = tool_watcher(&run->watch);
     const struct tt_recover_report *rep;
     struct tt_error err = { 0 };
     struct tt_recoverer *r;
@@ -195,7 +173,7 @@ static int recover(struct run *run)
     rep = tt_recoverer_report(r);
     status = tt_recoverer_run(r, "ttjournal " PACKAGE_VERSION " recover", &ops,
                               &err);
-    tool_progress_end(&run->progress);
+    tool_progress_end(&run->watch.progress);
     if (status < 0) {
         status = tool_report(&err);
     } else {
@@ -222,6 +200,7 @@ static int run(const struct tool_command *command, int argc, char **argv)
         return tool_fail(EXIT_USAGE, "recover: which disk? give --disk DISK");
     }
     run.journal = argv[1];
+    run.watch.name = opt_disk;
     return recover(&run);
 }
 

@@ -148,6 +148,31 @@ void tool_progress_end(struct tool_progress *p)
     }
 }
 
+static void watch_progress(void *opaque, const char *what, uint64_t done,
+                           uint64_t total)
+{
+    struct tool_watch *w = opaque;
+
+    tool_progress(&w->progress, w->name, what, done, total);
+}
+
+static void watch_warn(void *opaque, const char *line)
+{
+    struct tool_watch *w = opaque;
+
+    tool_progress_end(&w->progress);
+    tool_warn("%s", line);
+}
+
+struct tt_watcher tool_watcher(struct tool_watch *w)
+{
+    return (struct tt_watcher){
+        .progress = watch_progress,
+        .warn = watch_warn,
+        .opaque = w,
+    };
+}
+
 /* ---- journals ---------------------------------------------------------- */
 
 static int load(const char *path, bool with_history, struct tool_journal *j,

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <json-glib/json-glib.h>
 #include <posix/store.h>
+#include <posix/watcher.h>
 #include <ttjournal/ttjournal.h>
 
 /* ---- exit statuses ----------------------------------------------------- */
@@ -86,6 +87,13 @@ void tool_progress(struct tool_progress *p, const char *name, const char *what,
                    uint64_t done, uint64_t total);
 /* Before anything else is printed there. */
 void tool_progress_end(struct tool_progress *p);
+
+/* A run that is followed on the terminal, under @name */
+struct tool_watch {
+    const char *name;
+    struct tool_progress progress;
+};
+struct tt_watcher tool_watcher(struct tool_watch *w);
 
 /* ---- journals ---------------------------------------------------------- */
 

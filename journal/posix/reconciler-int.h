@@ -21,7 +21,7 @@ struct tt_reconciler {
     struct tt_view view;
     struct tt_compare compare;
     struct tt_reconcile_report report;
-    const struct tt_reconcile_ops *ops;
+    const struct tt_watcher *ops;
     int64_t from_time;
     uint64_t from_epoch;
     bool was_damaged; /* records are missing: nothing may be captured */

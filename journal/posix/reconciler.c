@@ -338,7 +338,7 @@ static int ask_again(struct tt_reconciler *r, struct tt_error *err)
 }
 
 int tt_reconciler_run(struct tt_reconciler *r, const char *program,
-                      const struct tt_reconcile_ops *ops, struct tt_error *err)
+                      const struct tt_watcher *ops, struct tt_error *err)
 {
     int ret;
 

@@ -9,6 +9,8 @@
 
 #include <ttjournal/ttjournal.h>
 
+#include "watcher.h"
+
 struct tt_reconciler;
 
 struct tt_reconcile_options {
@@ -42,13 +44,6 @@ struct tt_reconcile_report {
     uint64_t checkpoint_seq;
 };
 
-struct tt_reconcile_ops {
-    void (*progress)(void *opaque, const char *what, uint64_t done,
-                     uint64_t total);
-    void (*warn)(void *opaque, const char *line);
-    void *opaque;
-};
-
 /*
  * Opens and locks both.  Refuses a pair that recovery can put in order.
  */
@@ -63,7 +58,7 @@ tt_reconciler_report(const struct tt_reconciler *r);
  * @program.  Interrupted at any point the next one finishes it.
  */
 int tt_reconciler_run(struct tt_reconciler *r, const char *program,
-                      const struct tt_reconcile_ops *ops, struct tt_error *err);
+                      const struct tt_watcher *ops, struct tt_error *err);
 void tt_reconciler_close(struct tt_reconciler *r);
 
 #endif

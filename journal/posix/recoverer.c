@@ -51,7 +51,7 @@ struct tt_recoverer {
     uint8_t *buf; /* CAPTURES_MAX bytes */
     struct tt_redo_reader *reader;
     /* while it runs: */
-    const struct tt_recover_ops *ops;
+    const struct tt_watcher *ops;
     uint64_t done;
 };
 
@@ -580,7 +580,7 @@ static int ask_again(struct tt_recoverer *r, struct tt_error *err)
 }
 
 int tt_recoverer_run(struct tt_recoverer *r, const char *program,
-                     const struct tt_recover_ops *ops, struct tt_error *err)
+                     const struct tt_watcher *ops, struct tt_error *err)
 {
     int ret = 0;
 

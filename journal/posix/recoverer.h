@@ -8,6 +8,8 @@
 
 #include <ttjournal/ttjournal.h>
 
+#include "watcher.h"
+
 struct tt_recoverer;
 
 /* What there is to do, and after tt_recoverer_run() what was done. */
@@ -28,15 +30,6 @@ struct tt_recover_report {
     uint64_t checkpoint_seq;     /* what says that it is done */
 };
 
-struct tt_recover_ops {
-    /* How much of a step is @what ("written"); may be NULL. */
-    void (*progress)(void *opaque, const char *what, uint64_t done,
-                     uint64_t total);
-    /* One line about something that does not stop the recovery. */
-    void (*warn)(void *opaque, const char *line);
-    void *opaque;
-};
-
 /*
  * Opens and locks both, scans the journal, and proves that the disk is the one
  * that was left (-TT_EOTHERDISK: it is not).  Writes nothing.  With @dry_run
@@ -53,7 +46,7 @@ tt_recoverer_report(const struct tt_recoverer *r);
  * or QEMU's open, begins anew and finishes it.
  */
 int tt_recoverer_run(struct tt_recoverer *r, const char *program,
-                     const struct tt_recover_ops *ops, struct tt_error *err);
+                     const struct tt_watcher *ops, struct tt_error *err);
 void tt_recoverer_close(struct tt_recoverer *r);
 
 #endif

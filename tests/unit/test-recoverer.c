@@ -144,7 +144,7 @@ static void count_warning(void *opaque, const char *line)
 
 static struct tt_recover_report recover(struct pair *p, bool dry_run)
 {
-    const struct tt_recover_ops ops = { .warn = count_warning, .opaque = p };
+    const struct tt_watcher ops = { .warn = count_warning, .opaque = p };
     struct tt_recover_report rep;
     struct tt_recoverer *r;
     struct tt_error err;
